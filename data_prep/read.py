@@ -1,0 +1,187 @@
+"""From a file to undecoded rows, in bounded memory: JSON Lines by line, a JSON array element by element.
+
+Which of the two a file is, its first bytes say, never its name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import msgspec
+
+from data_prep.conversation import Reason, Reject
+from data_prep.errors import InputError, RejectedError
+
+MAX_ROW_BYTES = 16 << 20
+"""A longer row is refused and never held in memory as a whole."""
+_CHUNK = 1 << 20
+_KEEP = 4096
+_BOM = b"\xef\xbb\xbf"
+_FOREIGN = {
+    b"\x1f\x8b": "gzip: unpack it first (gunzip)",
+    b"PK\x03\x04": "a zip archive: unpack it first (unzip)",
+    b"\x28\xb5\x2f\xfd": "zstd: unpack it first (unzstd)",
+    b"PAR1": "Parquet: save it as JSON Lines first",
+    b"\xff\xfe": "UTF-16: save it as UTF-8 first",
+    b"\xfe\xff": "UTF-16: save it as UTF-8 first",
+    b"version https://git-lfs": "a git-lfs pointer, not the data: fetch it again (git lfs pull)",
+    b"<!DOCTYPE": "a web page, not data: download it again",
+    b"<html": "a web page, not data: download it again",
+}
+# One token: a whole string, a string whose end is not in the buffer yet, or a mark that nests or separates.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
+
+
+def read_rows(path: Path) -> Iterator[RawRow]:
+    """Yield every row of ``path`` undecoded; blank lines are no rows.
+
+    Raises InputError when it is no JSON text at all, RejectedError when an array is broken as a whole: then how many
+    rows are missing cannot be known, and each row up to there has been yielded.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(64)
+        for magic, advice in _FOREIGN.items():
+            if head.startswith(magic):
+                raise InputError(f"{path}: this is {advice}")
+        start = len(_BOM) if head.startswith(_BOM) else 0
+        stream.seek(start)
+        array = is_array(stream)
+        stream.seek(start)
+        yield from array_rows(stream, path) if array else line_rows(stream)
+
+
+def is_array(stream: BinaryIO) -> bool:
+    """True when the text is one JSON array, false when it is lines, even if the first line is a list."""
+    line = b""
+    while not line.strip():
+        line = stream.readline(MAX_ROW_BYTES)
+        if not line:
+            return False
+    if not line.lstrip().startswith(b"["):
+        return False
+    try:
+        msgspec.json.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return True
+    return not any(rest.strip() for rest in iter(lambda: stream.readline(_CHUNK), b""))
+
+
+def line_rows(stream: BinaryIO) -> Iterator[RawRow]:
+    """Yield the lines of JSON Lines, numbered from 1."""
+    number = 0
+    while line := stream.readline(MAX_ROW_BYTES + 1):
+        number += 1
+        ended = line.endswith(b"\n")
+        if len(line) > MAX_ROW_BYTES and not ended:
+            while (rest := stream.readline(_CHUNK)) and not rest.endswith(b"\n"):
+                pass
+            yield RawRow(number, line[:_KEEP], Reason.TOO_LARGE)
+        elif line := line.strip():
+            yield RawRow(number, line, None, not ended)
+
+
+def array_rows(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
+    """Yield the elements of one JSON array, numbered from 1; see `read_rows` for the errors."""
+    buffer, start, at = b"", 0, 0  # the element's beginning and where to look for the next token, in `buffer`
+    depth = number = 0
+    large = False
+    while True:
+        match = _TOKEN.search(buffer, at)
+        token = b"" if match is None else match[0]
+        if match is None or token == b'"':
+            chunk = stream.read(_CHUNK)
+            if not chunk:
+                break
+            buffer, at = buffer[start:], (len(buffer) if match is None else match.start()) - start
+            start = 0
+            if large or len(buffer) > MAX_ROW_BYTES:
+                # Of a string that goes on, its quote stays (and a backslash that escapes what comes), to see its end.
+                opened = b"" if match is None else b'"' + _dangling(buffer)
+                buffer, large = buffer[:_KEEP] + opened, True
+                at = len(buffer) - len(opened)
+            buffer += chunk
+            continue
+        at = match.end()
+        if token in (b"[", b"{"):
+            depth += 1
+            start = at if depth == 1 else start
+        elif token in (b"]", b"}") and depth > 1:
+            depth -= 1
+        elif token in (b"]", b"}", b",") and depth == 1:
+            text = buffer[start : match.start()].strip()
+            if text or token == b",":
+                number += 1
+                yield RawRow(number, text[:_KEEP] if large else text, Reason.TOO_LARGE if large else None)
+            start, large = at, False
+            if token == b",":
+                continue
+            if token == b"]" and not buffer[at:].strip() and not _has_more(stream):
+                return
+            raise RejectedError(
+                f"{path}: the array is closed after element {number}, but the file goes on: it is not one JSON array. "
+                f"Give one array, or one object per line"
+            )
+    number += 1
+    yield RawRow(number, buffer[start:].strip()[:_KEEP], Reason.TRUNCATED)
+    raise RejectedError(
+        f"{path}: the file ends inside element {number} of its array: it is cut off, or a quote or bracket is missing "
+        f"there, so how many rows are lost is unknown. Fetch it again, or repair it there"
+    )
+
+
+def _dangling(buffer: bytes) -> bytes:
+    """The backslash at the end of ``buffer`` that escapes the byte after it, or nothing."""
+    backslashes = len(buffer) - len(buffer.rstrip(b"\\"))
+    return b"\\" if backslashes % 2 else b""
+
+
+def _has_more(stream: BinaryIO) -> bool:
+    return any(chunk.strip() for chunk in iter(lambda: stream.read(_CHUNK), b""))
+
+
+def decode(row: RawRow) -> object:
+    """The value of ``row``, or a `Reject` that names why it has none."""
+    if row.fault is not None:
+        return Reject(row.fault)
+    try:
+        return msgspec.json.decode(row.data)
+    except RecursionError:
+        return Reject(Reason.TOO_DEEP)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Reject(decode_fault(row))
+
+
+def decode_fault(row: RawRow) -> Reason:
+    """Why ``row`` could not be decoded. The lenient standard decoder tells what the strict one stumbled over."""
+    constants: list[str] = []
+    try:
+        text = row.data.decode("utf-8")
+    except UnicodeDecodeError:
+        return Reason.TRUNCATED if row.last else Reason.INVALID_UTF8
+    try:
+        json.loads(text, parse_constant=constants.append)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return Reason.EXTRA_DATA
+        return Reason.TRUNCATED if row.last else Reason.NOT_JSON
+    except RecursionError:
+        return Reason.TOO_DEEP
+    except ValueError:  # an integer with thousands of digits
+        return Reason.NON_FINITE_NUMBER
+    if constants:
+        return Reason.NON_FINITE_NUMBER
+    return Reason.LONE_SURROGATE if re.search(r"\\u[dD][89a-fA-F]", text) else Reason.NON_FINITE_NUMBER
+
+
+class RawRow(NamedTuple):
+    """One row before decoding: its line or element number from 1, its bytes, and what the reader found wrong."""
+
+    number: int
+    data: bytes
+    fault: Reason | None
+    last: bool = False
+    """True on a last line without a line end, where broken JSON means a cut-off file."""
