@@ -1,0 +1,1 @@
+"""From raw data to a fine-tuned model and a trustworthy answer to "did it help?"."""

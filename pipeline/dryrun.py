@@ -1,0 +1,55 @@
+"""The plan as text: the resolved settings with their reasons, then every command, paste-able into a shell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.plan import Plan
+from pipeline.resolve import Choice
+from pipeline.stage import Source, Stage
+
+
+def render(plan: Plan, labels: Sequence[str], choices: Sequence[Choice]) -> str:
+    """A shell script: set RUNS to a folder and run it, and it does by hand what the pipeline would do.
+
+    Places are symbolic ($RUNS/<label>), so the text is the same on every machine that resolves to the same settings.
+    """
+    names = {id(stage): label for label, stage in plan.stages.items()}
+    lines = ["# settings that were `auto`"] if choices else []
+    width = max((len(f"{c.where} = {c.value}") for c in choices), default=0)
+    lines += [f"#   {f'{c.where} = {c.value}':<{width}}  ({c.reason})" for c in choices]
+    lines += ["", 'RUNS="${RUNS:-runs/by-hand}"']
+    for label in _with_dependencies(plan, labels, names):
+        stage = plan.stages[label]
+        out = _out(label)
+        places = {role: _place(dep, names) for role, dep in stage.deps.items()}
+        lines += ["", f"# {label}", f'mkdir -p "{out}"']
+        lines.append(str(stage.command(stage, out, places)))
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _with_dependencies(plan: Plan, labels: Sequence[str], names: dict[int, str]) -> list[str]:
+    needed: set[str] = set()
+
+    def visit(label: str) -> None:
+        needed.add(label)
+        for dep in plan.stages[label].deps.values():
+            if isinstance(dep, Stage):
+                visit(names[id(dep)])
+
+    for label in labels:
+        visit(label)
+    return [label for label in plan.stages if label in needed]
+
+
+def _out(label: str) -> Path:
+    return Path("$RUNS") / label / "output"
+
+
+def _place(dep: Stage | Source, names: dict[int, str]) -> Path:
+    if isinstance(dep, Stage):
+        return dep.output(_out(names[id(dep)]))
+    path = Path(os.path.relpath(dep.path)) if dep.path.is_absolute() else dep.path
+    return dep.path if ".." in path.parts and dep.path.is_absolute() else path

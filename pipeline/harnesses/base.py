@@ -1,0 +1,50 @@
+"""What a harness module has to give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.command import Command
+from pipeline.recipe import Benchmark, EvalScopeSpec, LmEvalSpec
+from pipeline.results import Sample, Score
+from pipeline.stage import Paths, Stage
+
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+"""What `chat_template: false` means where a harness always applies a template: the text as it is."""
+
+
+class Harness(Protocol):
+    DISTRIBUTION: str
+    """Name on PyPI; its installed version is part of every score's identity."""
+    PROGRAM: tuple[str, ...]
+
+    def args(self, spec: Any, *, chat_template: bool) -> dict[str, Any]:
+        """Settings that bear identity."""
+
+    def plumbing(self, spec: Any) -> dict[str, Any]:
+        """Settings that do not."""
+
+    def inputs(self, spec: Any) -> dict[str, Path]:
+        """Local files and folders the suite reads, by role."""
+
+    def needs_hub(self, spec: Any) -> bool:
+        """Whether some data set would have to be downloaded."""
+
+    def command(self, stage: Stage, out: Path, deps: Paths) -> Command:
+        """The command line; deps hold `model` and the roles of `inputs`."""
+
+    def read(self, out: Path, stage: Stage) -> tuple[list[Score], list[Sample], list[str]]:
+        """Scores, samples and remarks out of the harness's output; OutputError if they are not there."""
+
+
+def benchmarks(spec: LmEvalSpec | EvalScopeSpec) -> list[Benchmark]:
+    """The suite's tasks, bare names turned into entries."""
+    entries: Sequence[str | Benchmark] = spec.tasks if isinstance(spec, LmEvalSpec) else spec.datasets
+    return [Benchmark(name=entry) if isinstance(entry, str) else entry for entry in entries]
+
+
+def local_data(spec: LmEvalSpec | EvalScopeSpec) -> dict[str, Path]:
+    """Local data by role: the task's position and name."""
+    return {f"data{i}.{b.name}": b.path for i, b in enumerate(benchmarks(spec)) if b.path}

@@ -1,0 +1,60 @@
+"""plan(recipe): the whole pipeline on one page. Pure; the recipe is resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.recipe import Recipe
+from pipeline.stage import Source, Stage
+from pipeline.stages import evaluate, export, fetch, prepare, train
+
+TARGETS = ("data", "train", "export", "eval", "report")
+
+
+@dataclass(frozen=True)
+class Plan:
+    stages: dict[str, Stage]
+    """label -> stage, in an order in which every stage comes after those it depends on."""
+
+    def select(self, targets: tuple[str, ...]) -> list[str]:
+        """Labels to make sure of for these targets; none = everything nothing else depends on."""
+        if targets:
+            wanted = {target for target in targets if target != "report"}
+            return [label for label in self.stages if label.split(".")[0] in wanted or label in wanted]
+        needed = {id(dep) for stage in self.stages.values() for dep in stage.deps.values()}
+        return [label for label, stage in self.stages.items() if id(stage) not in needed]
+
+
+def plan(recipe: Recipe) -> Plan:
+    """The stages of a resolved recipe: model, data, train, export, and each suite on each model."""
+    stages: dict[str, Stage] = {}
+
+    def add(label: str, stage: Stage | Source) -> Stage | Source:
+        if isinstance(stage, Stage):
+            stages[label] = stage
+        return stage
+
+    single = len(recipe.models) == 1
+    bases = {
+        "base" if single else model.label: add("model" if single else f"model.{model.label}", fetch.stage(model))
+        for model in recipe.models
+    }
+    models = dict(bases)
+    if recipe.data:
+        stages["data"] = data = prepare.stage(recipe.data)
+    if recipe.train:
+        model, base = recipe.models[0], bases["base"]
+        stages["train"] = trained = train.stage(
+            recipe.train, model, base=base, data=data, chat_template=recipe.chat_template
+        )
+        stages["export"] = export.stage(recipe.export, model, base=base, train=trained)
+        models["tuned"] = stages["export"]
+    for suite in recipe.eval:
+        for name, model_stage in models.items():
+            stages[f"eval.{suite.entry}.{name}"] = evaluate.stage(
+                suite,
+                model=model_stage,
+                chat_template=recipe.chat_template,
+                offline=recipe.runtime.offline,
+            )
+    return Plan(stages)

@@ -1,0 +1,147 @@
+"""Everything that can be known before the first tool starts; all problems at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from pipeline.errors import PreflightError
+from pipeline.execute import find_program
+from pipeline.provenance import version
+from pipeline.recipe import Recipe
+from pipeline.sources import weight_problems
+from pipeline.stage import Source, Stage
+
+DEMO_MODEL = "SmolLM2-135M-Instruct"
+DISTRIBUTIONS = {"swift": "ms-swift", "lm_eval": "lm-eval", "evalscope": "evalscope"}
+
+
+def check_sources(recipe: Recipe, planned: Iterable[Stage], root: Path, env: Mapping[str, str]) -> None:
+    """PreflightError if local inputs are missing: without them not even what is already done can be told.
+
+    The message also holds what `check` would find, so that all of it can be put right at once.
+    """
+    stages = list(planned)
+    missing = list(_missing(stages))
+    if missing:
+        raise PreflightError(_unique([*missing, *_tools(stages, env), *_disk(recipe, root)]))
+
+
+def check(recipe: Recipe, pending: Iterable[Stage], root: Path, env: Mapping[str, str]) -> None:
+    """PreflightError naming every problem of the stages still to run; nothing has been started yet."""
+    stages = list(pending)
+    problems = [*_tools(stages, env), *_models(recipe, stages), *_offline(recipe, stages), *_disk(recipe, root)]
+    if problems:
+        raise PreflightError(_unique(problems))
+
+
+def warnings(recipe: Recipe) -> list[str]:
+    """What is allowed, but worth a word."""
+    origins = [*recipe.models, *(recipe.data.sources if recipe.data else ())]
+    return [
+        f"{o.id}: no revision given, so the newest one is used; name a revision to make the run repeatable"
+        for o in origins
+        if o.id and not o.revision
+    ]
+
+
+def _tools(stages: Iterable[Stage], env: Mapping[str, str]) -> Iterator[str]:
+    for program in dict.fromkeys(stage.program[0] for stage in stages):
+        try:
+            find_program(program, env)
+        except PreflightError as error:
+            yield str(error)
+            continue
+        if program in DISTRIBUTIONS and not env.get("PIPELINE_TOOLS"):
+            found, wanted = version(DISTRIBUTIONS[program]), _pinned(DISTRIBUTIONS[program])
+            if found and wanted and found != wanted:
+                yield f"{program}: version {found} is installed, {wanted} is needed; run `make setup`"
+    for stage in stages:
+        if str(stage.args.get("deepspeed", "none")) != "none" and version("deepspeed") is None:
+            yield f"train.deepspeed: {stage.args['deepspeed']} needs deepspeed; run `make setup`, or set it to none"
+        if stage.args.get("use_liger_kernel") and version("liger-kernel") is None:
+            yield "train.extra_args.use_liger_kernel: liger-kernel is not installed; pip install '.[gpu]'"
+
+
+def _pinned(distribution: str) -> str | None:
+    """The version this project's own metadata pins a tool to."""
+    try:
+        requirements = metadata.requires("finetune-pipeline") or []
+    except metadata.PackageNotFoundError:
+        return None
+    for requirement in requirements:
+        name, equals, pin = requirement.split(";")[0].partition("==")
+        if equals and name.split("[")[0].strip() == distribution:
+            return pin.strip()
+    return None
+
+
+def _models(recipe: Recipe, stages: Iterable[Stage]) -> Iterator[str]:
+    for folder in sorted({path for stage in stages for role, path in _local(stage) if role == "model"}):
+        if not (folder / "config.json").is_file():
+            yield f"{folder}: no config.json, so this is not a model folder"
+            continue
+        if not list(folder.glob("*.safetensors")):
+            yield f"{folder}: no *.safetensors (pickled weights are not loaded: they can run code)"
+        yield from weight_problems(folder)
+        if not recipe.trust_remote_code:
+            yield from _code(folder)
+
+
+def _code(folder: Path) -> Iterator[str]:
+    """Code that swift and evalscope would run without asking."""
+    remedy = "read it, then set trust_remote_code: true"
+    for path in sorted(folder.glob("*.py")):
+        yield f"{path}: the tools would run this file; {remedy}"
+    for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
+        path = folder / name
+        if path.is_file() and "auto_map" in json.loads(path.read_text(encoding="utf-8")):
+            yield f"{path}: auto_map makes the tools run code from the model; {remedy}"
+
+
+def _missing(stages: Iterable[Stage]) -> Iterator[str]:
+    for stage in stages:
+        for role, path in _local(stage):
+            if path.exists():
+                continue
+            if role == "model":
+                hint = "`make demo-model` makes it" if path.name == DEMO_MODEL else "check model.path"
+                yield f"{path}: no such model folder; {hint}"
+            else:
+                # The harnesses take a wrong path for a hub id and fail only after trying to download it.
+                yield f"{path}: no such file or folder; check {'data.sources' if stage.name == 'data' else 'eval'}"
+
+
+def _local(stage: Stage) -> Iterator[tuple[str, Path]]:
+    for role, dep in stage.deps.items():
+        if isinstance(dep, Source):
+            yield role, dep.path
+
+
+def _offline(recipe: Recipe, stages: Iterable[Stage]) -> Iterator[str]:
+    if not recipe.runtime.offline:
+        return
+    names = {stage.name for stage in stages}
+    for section, origins in (("model", recipe.models), ("data", recipe.data.sources if recipe.data else ())):
+        for origin in origins:
+            if origin.id and section in names:
+                yield f"{origin.id}: runtime.offline is true, but this comes from {origin.hub}; use a local path"
+
+
+def _unique(problems: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(problems))
+
+
+def _disk(recipe: Recipe, root: Path) -> Iterator[str]:
+    place = root
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 1e9
+    if free < recipe.runtime.min_free_gb:
+        yield (
+            f"{root}: {free:.1f} GB free, runtime.min_free_gb asks for {recipe.runtime.min_free_gb}; "
+            "free some (`python -m pipeline.run RECIPE gc`), or give another --runs-dir"
+        )

@@ -1,0 +1,87 @@
+"""Child processes as trees: start one in its own session, stop all of it, and find what a dead supervisor left.
+
+A launcher such as `swift` starts torchrun, which starts each worker in a session of its own: a signal to the
+launcher, or SIGKILL to its group, leaves the workers running. So the tree is remembered before it is signalled, and
+every child carries a tag in its environment by which strays are found afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+TAG = "PIPELINE_STAGE_DIR"
+GRACE_S = 35.0
+"""torchrun itself waits 30 s for its workers."""
+
+
+def start(argv: Sequence[str], env: Mapping[str, str], cwd: Path, tag: str) -> subprocess.Popen[bytes]:
+    """Start the program with stdout and stderr in one pipe, tagged, in a session of its own."""
+    return subprocess.Popen(
+        list(argv),
+        env={**env, TAG: tag},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def stop(process: subprocess.Popen[bytes], tag: str, grace_s: float = GRACE_S) -> None:
+    """TERM the group, wait, KILL the remembered tree, sweep by tag until nothing is left."""
+    remembered = _tree(process.pid)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    psutil.wait_procs(remembered, timeout=grace_s)
+    _kill(remembered)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=5)
+    sweep(tag)
+
+
+def sweep(tag: str, attempts: int = 50) -> int:
+    """Kill every process of this user that carries the tag; returns how many there were."""
+    killed: set[int] = set()
+    for _ in range(attempts):
+        found = tagged(tag)
+        if not found:
+            break
+        killed.update(process.pid for process in found)
+        _kill(found)
+        time.sleep(0.05)
+    return len(killed)
+
+
+def tagged(tag: str) -> list[psutil.Process]:
+    """Living processes whose environment has the tag, this one excepted."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(TAG) == tag:
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        except (psutil.Error, OSError):
+            continue  # gone, or another user's
+    return found
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -1,0 +1,305 @@
+"""The recipe: what a user decides, as frozen models. Loading and error messages live in recipe_file.py.
+
+`auto` stands for a choice that resolve.py makes from the machine and prints with its reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+Auto = Literal["auto"]
+Hub = Literal["modelscope", "huggingface"]
+Precision = Literal["float32", "bfloat16", "float16"]
+ExtraValue = bool | int | float | str | list[str] | list[int] | list[float] | dict[str, object]
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def _from_recipe(path: Path, info: ValidationInfo) -> Path:
+    base = (info.context or {}).get("base", Path())
+    return Path(os.path.normpath(base / path.expanduser()))
+
+
+FilePath = Annotated[Path, AfterValidator(_from_recipe), PlainSerializer(str)]
+"""A path on this machine, relative to the recipe file. It is never part of a stage's identity; the content is."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class Origin(Section):
+    """Something local (`path`) or on a hub (`id`)."""
+
+    path: FilePath | None = None
+    id: str | None = None
+    """Hub id, owner/name; downloaded once, resumed when cut, verified."""
+    hub: Hub = "modelscope"
+    revision: str | None = None
+    """Branch, tag or commit of the hub repository. Without one the default branch is used, and a warning says so."""
+
+    @field_validator("id")
+    @classmethod
+    def _id(cls, value: str | None) -> str | None:
+        if value is not None and not HUB_ID.fullmatch(value):
+            raise ValueError("should be owner/name")
+        return value
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.path is None) == (self.id is None):
+            raise ValueError("give either `path` (local) or `id` (hub id)")
+        return self
+
+
+class ModelSpec(Origin):
+    """A model: a local folder with config.json, tokenizer and safetensors, or a hub id such as Qwen/Qwen3-0.6B."""
+
+    name: str | None = None
+    """Label in tables; the default is the last part of the id or path, with the revision if there is one."""
+    model_type: str | None = None
+    """ms-swift's model_type, where it cannot be told from config.json."""
+    template: str | None = None
+    """ms-swift's template name; the default is the one of the model's type."""
+
+    @property
+    def label(self) -> str:
+        """Name in tables and stage labels: letters, digits, '.', '_' and '-'."""
+        tail = self.name or (self.id.split("/")[-1] if self.id else self.path.name if self.path else "")
+        if self.revision and not self.name:
+            tail = f"{tail}-{self.revision}"
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", tail)
+
+
+class SourceSpec(Origin):
+    """One JSON or JSONL file, a folder of them, or a hub data set of training conversations."""
+
+    format: Literal["auto", "alpaca", "sharegpt", "messages"] = "auto"
+    """What a row looks like; `auto` looks at the first rows and says what it took it for."""
+
+
+class DataSpec(Section):
+    sources: tuple[SourceSpec, ...] = Field(min_length=1)
+    val_fraction: float = Field(default=0.02, ge=0, lt=1)
+    """Share of the conversations that goes to val.jsonl, chosen by hash of the content. 0 = no validation."""
+    split_seed: int = 42
+    system: str | None = None
+    """System prompt for conversations that have none."""
+    max_reject_fraction: float = Field(default=0.05, ge=0, le=1)
+    """More rejected rows than this share end the stage with a table of reasons."""
+
+
+class TrainSpec(Section):
+    """LoRA by `swift sft`. What is not here goes through extra_args."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+    learning_rate: float = Field(default=1e-4, gt=0)
+    lr_scheduler: str = "cosine"
+    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training data (default 1); give either this or max_steps."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps."""
+    max_length: int = Field(default=2048, ge=8)
+    """Tokens; longer conversations are treated as `truncation` says."""
+    truncation: Literal["right", "left", "delete"] = "right"
+    """`delete` drops over-long conversations without a word, which is why it is not the default."""
+    global_batch_size: int = Field(default=16, ge=1)
+    """Conversations (packed rows, when packing) per optimizer step over all GPUs; accumulation follows from it."""
+    micro_batch_size: int = Field(default=1, ge=1)
+    """Conversations per GPU and forward pass."""
+    gpus: Auto | int = "auto"
+    """GPUs per node; `auto` = all visible ones, 0 = CPU."""
+    nodes: int = Field(default=1, ge=1)
+    precision: Auto | Precision = "auto"
+    attention: Auto | Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_attention_4"] = "auto"
+    packing: Auto | bool = "auto"
+    """Several conversations in one row of max_length; needs flash-attention."""
+    deepspeed: Auto | Literal["none", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload"] = "auto"
+    gradient_checkpointing: Auto | bool = "auto"
+    """Less memory, about a third more compute."""
+    save_steps: int = Field(default=200, ge=1)
+    save_total_limit: int = Field(default=2, ge=1)
+    logging_steps: int = Field(default=5, ge=1)
+    eval_steps: int = Field(default=200, ge=1)
+    """Optimizer steps between two passes over val.jsonl. Part of the identity: it changes what the run computes."""
+    seed: int = 42
+    """Adapter initialisation and dropout."""
+    data_seed: int = 42
+    """Order of the training data."""
+    extra_args: dict[str, ExtraValue] = Field(default_factory=dict)
+    """Any other flag of `swift sft`, without the dashes: {use_rslora: true}."""
+
+    @model_validator(mode="after")
+    def _length(self) -> TrainSpec:
+        if self.epochs is not None and self.max_steps is not None:
+            raise ValueError("give either `epochs` or `max_steps`")
+        return self
+
+    @field_validator("gpus")
+    @classmethod
+    def _gpus(cls, value: Auto | int) -> Auto | int:
+        if isinstance(value, int) and value < 0:
+            raise ValueError("should be `auto`, 0 (CPU) or a number of GPUs")
+        return value
+
+
+class ExportSpec(Section):
+    """Merge of adapter and base by `swift export --merge_lora`."""
+
+    precision: Literal["model"] | Precision = "model"
+    """Data type of the merged weights; `model` keeps the one in the base model's config.json."""
+    max_shard_size: str = Field(default="5GB", pattern=r"^[0-9]+(\.[0-9]+)?(KB|MB|GB)$")
+    extra_args: dict[str, ExtraValue] = Field(default_factory=dict)
+
+
+class Benchmark(Section):
+    """One task of a suite: a built-in name, optionally read from local data."""
+
+    name: str
+    """The harness's own name of the task or data set (hellaswag, gsm8k, general_mcq, ...)."""
+    path: FilePath | None = None
+    """Folder or file the data are read from, instead of the hub."""
+    args: dict[str, object] = Field(default_factory=dict)
+    """Overrides: keys of lm-eval's task YAML, or of EvalScope's dataset-args entry."""
+
+
+class EvalBase(Section):
+    name: str | None = None
+    """Label of this suite; the default is the harness's name, so a second suite of one harness needs one."""
+    limit: int | None = Field(default=None, ge=1)
+    """Samples per task (lm-eval) or per subset (EvalScope); all when absent."""
+    batch_size: int = Field(default=8, ge=1)
+    precision: Auto | Precision = "auto"
+    device: Auto | Literal["cpu", "cuda"] = "auto"
+    """Not part of the identity: a score is looked for under the same settings wherever it was made."""
+    seed: int = 42
+    extra_args: dict[str, ExtraValue] = Field(default_factory=dict)
+    """Any other flag of the harness, without the dashes."""
+
+    @property
+    def entry(self) -> str:
+        return self.name or str(getattr(self, "harness"))  # noqa: B009 - declared by each harness
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str | None) -> str | None:
+        if value is not None and not NAME.fullmatch(value):
+            raise ValueError("should be letters, digits, '.', '_', '-' (at most 64)")
+        return value
+
+
+class LmEvalSpec(EvalBase):
+    harness: Literal["lm_eval"]
+    tasks: tuple[str | Benchmark, ...] = Field(min_length=1)
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Examples in the prompt; the task's own number when absent."""
+    include_path: FilePath | None = None
+    """Folder with your own task YAML files (and, best, their data: all of it is part of the identity)."""
+    model_args: dict[str, ExtraValue] = Field(default_factory=dict)
+    gen_kwargs: dict[str, ExtraValue] = Field(default_factory=dict)
+
+
+class EvalScopeSpec(EvalBase):
+    harness: Literal["evalscope"]
+    datasets: tuple[str | Benchmark, ...] = Field(min_length=1)
+    generation: dict[str, ExtraValue] = Field(default_factory=dict)
+    """EvalScope's generation-config: max_tokens, temperature, do_sample, ..."""
+    model_args: dict[str, ExtraValue] = Field(default_factory=dict)
+
+
+EvalSpec = Annotated[LmEvalSpec | EvalScopeSpec, Field(discriminator="harness")]
+
+
+class CompareSpec(Section):
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Level of the intervals."""
+
+
+class RuntimeSpec(Section):
+    offline: bool = False
+    """Tell every tool not to ask any hub; what is missing then fails at once, not after retries."""
+    min_free_gb: float = Field(default=1, ge=0)
+    """Refuse to start with less free disk than this under the runs folder."""
+    log_level: Literal["progress", "full"] = "progress"
+    """`full` also prints the tools' own output; their whole log is always on disk."""
+
+
+class TrackingSpec(Section):
+    """The SwanLab experiment. What is absent comes from .env (SWANLAB_MODE, SWANLAB_PROJECT, ...)."""
+
+    mode: Auto | Literal["online", "local", "offline", "disabled"] = "auto"
+    """`auto`: SWANLAB_MODE, else online with a key and local without one."""
+    project: str | None = None
+    workspace: str | None = None
+    experiment: str | None = None
+    """Experiment name; the default is the recipe's name."""
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    group: str | None = None
+
+
+class Recipe(Section):
+    name: str
+    """Folder of the report under the runs folder."""
+    description: str = ""
+    model: ModelSpec | tuple[ModelSpec, ...]
+    """The base model. Without `train`: one or several models to evaluate."""
+    chat_template: bool = True
+    """One setting for training, base and tuned alike: the model's chat template, or plain text."""
+    trust_remote_code: bool = False
+    """Model folders with *.py files or auto_map are refused unless this is true: the tools would run that code."""
+    data: DataSpec | None = None
+    train: TrainSpec | None = None
+    export: ExportSpec = Field(default_factory=ExportSpec)
+    eval: tuple[EvalSpec, ...] = ()
+    compare: CompareSpec = Field(default_factory=CompareSpec)
+    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
+    tracking: TrackingSpec = Field(default_factory=TrackingSpec)
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not NAME.fullmatch(value) or value == "stages":
+            raise ValueError("should be letters, digits, '.', '_', '-' (at most 64), and not `stages`")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if self.train and not self.data:
+            raise ValueError("`train` needs a `data` section")
+        if self.train and len(self.models) != 1:
+            raise ValueError("`train` needs exactly one model")
+        if not (self.train or self.data or self.eval):
+            raise ValueError("nothing to do: give `data`, `train` or `eval`")
+        for kind, labels in (
+            ("eval", [spec.entry for spec in self.eval]),
+            ("model", [model.label for model in self.models]),
+        ):
+            twice = sorted({label for label in labels if labels.count(label) > 1})
+            if twice:
+                raise ValueError(f"two `{kind}` entries are called {twice[0]!r}: give each its own `name`")
+        return self
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        return self.model if isinstance(self.model, tuple) else (self.model,)

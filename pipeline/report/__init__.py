@@ -1,0 +1,1 @@
+"""The report: compiled from results (pure), rendered as Markdown, HTML and CSV."""

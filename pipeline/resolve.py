@@ -1,0 +1,131 @@
+"""resolve(recipe, machine): the recipe without any `auto`, and the reason for each choice. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.errors import PreflightError
+from pipeline.machine import Machine
+from pipeline.recipe import Precision, Recipe, TrainSpec
+
+FLASH = {"flash_attention_2": (8, 0), "flash_attention_3": (9, 0), "flash_attention_4": (9, 0)}
+"""Implementations, the proven first, with the least compute capability each runs on."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One setting that was `auto` (or is derived): where, what, why."""
+
+    where: str
+    value: str
+    reason: str
+
+
+def resolve(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[Choice]]:
+    """Decide every `auto` from the machine's facts; PreflightError lists settings this machine cannot run."""
+    choices: list[Choice] = []
+    problems: list[str] = []
+    update: dict[str, object] = {}
+    precision, why = _precision(machine)
+    if recipe.train:
+        update["train"] = _train(recipe.train, machine, choices, problems)
+    suites = []
+    for index, suite in enumerate(recipe.eval):
+        new: dict[str, object] = {}
+        if suite.device == "auto":
+            new["device"] = "cuda" if machine.gpus else "cpu"
+            choices.append(Choice(f"eval[{index}].device", str(new["device"]), f"{len(machine.gpus)} GPUs visible"))
+        if suite.precision == "auto":
+            new["precision"] = precision
+            choices.append(Choice(f"eval[{index}].precision", precision, why))
+        suites.append(suite.model_copy(update=new))
+    update["eval"] = tuple(suites)
+    if problems:
+        raise PreflightError(problems)
+    return recipe.model_copy(update=update), choices
+
+
+def accumulation(train: TrainSpec) -> int:
+    """Forward passes per optimizer step and GPU: global_batch_size / (micro_batch_size x GPUs x nodes)."""
+    assert isinstance(train.gpus, int)
+    return train.global_batch_size // (train.micro_batch_size * max(train.gpus, 1) * train.nodes)
+
+
+def _precision(machine: Machine) -> tuple[Precision, str]:
+    if not machine.gpus:
+        if machine.system == "Darwin":
+            return "float32", "macOS: runs on the CPU; the tools' MPS path is not tested here and not used"
+        return "float32", "no GPU: bf16 is no faster on CPUs, and fp16 gives infinities"
+    if machine.bf16:
+        return "bfloat16", f"{machine.gpus[0].name} has bf16"
+    return "float16", f"{machine.gpus[0].name} has no bf16 (compute capability below 8.0)"
+
+
+def _train(train: TrainSpec, machine: Machine, choices: list[Choice], problems: list[str]) -> TrainSpec:
+    new: dict[str, object] = {}
+
+    def choose(field: str, value: object, reason: str) -> None:
+        new[field] = value
+        choices.append(Choice(f"train.{field}", str(value).lower(), reason))
+
+    gpus = train.gpus
+    if gpus == "auto":
+        gpus = len(machine.gpus)
+        choose("gpus", gpus, f"{gpus} visible" if gpus else "none visible: CPU")
+    if gpus > len(machine.gpus):
+        problems.append(f"train.gpus: {gpus} asked for, {len(machine.gpus)} visible on this machine")
+    world = max(gpus, 1) * train.nodes
+    if train.global_batch_size % (train.micro_batch_size * world):
+        problems.append(
+            f"train.global_batch_size: {train.global_batch_size} is not a multiple of micro_batch_size x GPUs x nodes"
+            f" = {train.micro_batch_size} x {max(gpus, 1)} x {train.nodes} = {train.micro_batch_size * world}"
+        )
+    cpu_or_machine = machine if gpus else machine.model_copy(update={"gpus": ()})
+    precision, why = _precision(cpu_or_machine)
+    if train.precision == "auto":
+        choose("precision", precision, why)
+    problems.extend(_impossible(train, gpus, machine))
+    flash = next((f for f in FLASH if _runs(f, machine)), None) if gpus else None
+    attention: str = train.attention
+    if attention == "auto":
+        attention = flash or "sdpa"
+        if flash:
+            why = f"{flash} imports"
+        elif gpus and machine.flash_attention:
+            why = f"{machine.flash_attention[0]} does not run on {machine.gpus[0].name}"
+        else:
+            why = "flash-attention does not import here" if gpus else "flash-attention needs a GPU"
+        choose("attention", attention, why)
+    if train.packing == "auto":
+        packs = attention in FLASH
+        why = "fewer padded tokens" if packs else "packing needs flash-attention (rows would see each other)"
+        choose("packing", packs, f"{attention}: {why}")
+    if train.deepspeed == "auto":
+        sharded = gpus * train.nodes > 1
+        why = f"{gpus * train.nodes} GPUs: optimizer state and gradients are sharded" if sharded else "one process"
+        choose("deepspeed", "zero2" if sharded else "none", why)
+    if train.gradient_checkpointing == "auto":
+        choose("gradient_checkpointing", bool(gpus), "GPU memory" if gpus else "CPU: compute is dearer than memory")
+    return train.model_copy(update=new)
+
+
+def _runs(flash: str, machine: Machine) -> bool:
+    return flash in machine.flash_attention and all(gpu.compute_capability >= FLASH[flash] for gpu in machine.gpus)
+
+
+def _impossible(train: TrainSpec, gpus: int, machine: Machine) -> Iterator[str]:
+    """Settings that the tools would accept and then fail on, or silently ignore."""
+    attention = train.attention
+    if train.packing is True and attention not in (*FLASH, "auto"):
+        yield f"train.packing: needs flash-attention, but train.attention is {attention}"
+    if train.packing is True and attention == "auto" and not (gpus and any(_runs(f, machine) for f in FLASH)):
+        yield "train.packing: needs flash-attention, which does not import here (see scripts/flash_attn_wheel.py)"
+    if attention in FLASH and not (gpus and _runs(attention, machine)):
+        yield f"train.attention: {attention} does not import or run on this machine (see scripts/flash_attn_wheel.py)"
+    if train.precision == "float16" and not gpus:
+        yield "train.precision: float16 on a CPU makes every gradient infinite; use float32 or auto"
+    if train.precision == "bfloat16" and gpus and not machine.bf16:
+        yield f"train.precision: {machine.gpus[0].name} has no bf16; use float16 or auto"
+    if train.deepspeed not in ("auto", "none") and machine.system != "Linux":
+        yield f"train.deepspeed: {train.deepspeed} needs Linux, this is {machine.system}"

@@ -1,0 +1,47 @@
+"""Settings from the environment and .env, and which of them are secrets. The environment wins over .env."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+_PATTERN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|ms-[0-9a-f]{8}-[0-9a-f-]{20,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+
+
+def load(folder: Path | None = None) -> dict[str, str]:
+    """The process environment, completed by `.env` in `folder` (the working directory by default)."""
+    file = (folder or Path.cwd()) / ".env"
+    values = {k: v for k, v in dotenv_values(file).items() if v} if file.is_file() else {}
+    return {**values, **os.environ}
+
+
+def secrets(env: Mapping[str, str]) -> dict[str, str]:
+    """The settings whose values must reach no argv, log, file or tracker."""
+    return {name: value for name, value in env.items() if _SECRET.search(name) and len(value) >= 6}
+
+
+def child_env(env: Mapping[str, str], allowed: Iterable[str] = ()) -> dict[str, str]:
+    """What a tool is started with: no secrets but the allowed ones, UTF-8, loopback past any proxy, no buffering."""
+    hidden = set(secrets(env)) - set(allowed)
+    result = {name: value for name, value in env.items() if name not in hidden}
+    # An empty lower-case no_proxy overrides NO_PROXY in httpx and aiohttp, so both are set, with the user's hosts.
+    hosts = [h for name in ("NO_PROXY", "no_proxy") for h in env.get(name, "").split(",") if h]
+    result["NO_PROXY"] = result["no_proxy"] = ",".join(dict.fromkeys([*hosts, *LOOPBACK]))
+    if "UTF-8" not in (env.get("LC_ALL") or env.get("LC_CTYPE") or env.get("LANG") or "").upper().replace("UTF8", "UTF-8"):
+        result["LC_ALL"] = "C.UTF-8"
+    result["PYTHONUTF8"] = "1"
+    result["PYTHONUNBUFFERED"] = "1"
+    return result
+
+
+def redact(text: str, hidden: Iterable[str]) -> str:
+    """The text with known secret values, and whatever looks like a key, blotted out."""
+    for value in hidden:
+        text = text.replace(value, "***")
+    return _PATTERN.sub("***", text)

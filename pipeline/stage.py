@@ -1,0 +1,77 @@
+"""A stage is inert data: what is run, on what, and how its output is read. No I/O here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pipeline.command import Command
+
+Args: TypeAlias = Mapping[str, Any]
+Paths: TypeAlias = Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something the pipeline did not make: a local file or folder. Its content is its identity, its place is not."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One external job.
+
+    Identity is `(name, version, tool, program, args, fingerprints of deps)`. Whatever changes the result belongs into
+    `args`; whatever does not (paths, devices, log intervals) into `plumbing` and `env`, which are never hashed.
+    """
+
+    name: str
+    """Kind of stage; first part of its directory's name."""
+    program: tuple[str, ...]
+    """Executable and subcommand; "python" stands for this interpreter."""
+    args: Args
+    """Settings that bear identity: JSON values, rendered by `command`."""
+    deps: Mapping[str, Stage | Source]
+    command: Callable[[Stage, Path, Paths], Command]
+    """(stage, folder to write to, place of each dep) -> command; pure."""
+    collect: Callable[[Path, Stage, Paths], dict[str, Any]]
+    """(folder written, stage, place of each dep) -> result as JSON values; OutputError if absent or wrong."""
+    output: Callable[[Path], Path] = lambda out: out
+    """(stage's output folder) -> what those downstream read: the merged model, say."""
+    plumbing: Args = field(default_factory=dict)
+    """Settings that do not change the result."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    """Environment variables with secrets that this stage's tool needs; all others are kept from it."""
+    tool: tuple[str, str] | None = None
+    """(harness, version): part of the identity where a result means nothing without it."""
+    version: int = 1
+    """Raised when our own code around the tool changes what comes out."""
+    gpus: int = 0
+    progress: Callable[[Path], str | None] = lambda _: None
+    """(folder being written) -> one line such as 'step 40/200  loss 1.21  ETA 3m'."""
+    resume: Callable[[Sequence[Path]], Args] = lambda _: {}
+    """(folders of earlier, unfinished attempts, oldest first) -> extra plumbing that goes on from the best of them."""
+    finish: Callable[[Path, Paths], None] = lambda _out, _deps: None
+    """Completes what the tool wrote, before it is collected and published (export: the base's tokenizer files)."""
+
+    def fingerprint(self, digest: Callable[[Source], str]) -> str:
+        """64 hex digits; `digest` gives the content digest of a local source."""
+        identity = {
+            "name": self.name,
+            "version": self.version,
+            "tool": self.tool,
+            "program": self.program,
+            "args": self.args,
+            "deps": {
+                role: digest(dep) if isinstance(dep, Source) else dep.fingerprint(digest)
+                for role, dep in sorted(self.deps.items())
+            },
+        }
+        text = json.dumps(identity, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""One external job per module, all of one shape: stage(spec, **deps) -> Stage, and the paths it leaves behind."""

@@ -1,0 +1,250 @@
+"""What a run directory has to say to a tracker: numbers by key and step, and rows of text. Reads files, logs nothing.
+
+Everything here is a function of the files alone, so an experiment can be rebuilt at any time.
+
+Keys put what differs first, because the dashboard's columns show about 15 characters of a name:
+`data/rows_in`, `train/loss` and `val/loss` by optimizer step, `seconds/<label>`, and for each score
+`<base|tuned>/<task>/<metric>/<harness>`; of the report `delta/...`, `ci_low/...`, `ci_high/...`, `p_value/...` with the
+same ending. An evaluation entry that is not called like its harness appears as `<harness>.<entry>`, so that two entries
+with the same task never write to one key. What has no step of its own is at step 0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pipeline import curve
+
+_ILLEGAL = re.compile(r"[^\w.+=@()-]+")
+# Speeds of the evaluation pass: about the machine, not about the model, and a column each.
+_EVAL_SPEEDS = frozenset({"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"})
+
+
+@dataclass(frozen=True)
+class StageRef:
+    label: str
+    name: str
+    directory: Path
+    status: str
+
+
+@dataclass(frozen=True)
+class Point:
+    key: str
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Note:
+    """Rows of (caption, text) that belong together."""
+
+    key: str
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    label: str
+    base: float
+    tuned: float
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in the file; {} where there is none."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def stages(run_dir: Path) -> tuple[StageRef, ...]:
+    """Stages of `stages.json` in order of execution; none where the file is absent."""
+    found = []
+    for item in _dicts(read_json(run_dir / "stages.json").get("stages")):
+        label, folder = item.get("label"), item.get("dir")
+        if isinstance(label, str) and label and isinstance(folder, str) and folder:
+            name, status = str(item.get("name") or label), str(item.get("status") or "pending")
+            found.append(StageRef(label, name, run_dir / folder, status))
+    return tuple(found)
+
+
+def points(run_dir: Path, *, with_report: bool) -> Iterator[Point]:
+    """Every number so far: data, curves (steps ascending per key), scores, seconds, then the report's deltas.
+
+    `with_report` is false while the run goes on: the report in the directory is then the one of the call before.
+    """
+    for stage in stages(run_dir):
+        if stage.name == "train":
+            yield from _train_points(stage)
+        done = read_json(stage.directory / "result.json")
+        result = done.get("result")
+        if isinstance(result, dict):
+            if stage.name == "data":
+                yield from _data_points(result)
+            elif stage.name == "eval":
+                yield from _score_points(stage.label, _dicts(result.get("scores")))
+        yield from _point(f"seconds/{_part(stage.label)}", 0, done.get("seconds"))
+    if with_report:
+        yield from _report_points(_dicts(read_json(run_dir / "report.json").get("rows")))
+
+
+def notes(run_dir: Path, *, with_report: bool) -> Iterator[Note]:
+    """The data summary, and with the report one row for the verdict and one per comparison."""
+    for stage in stages(run_dir):
+        result = read_json(stage.directory / "result.json").get("result")
+        if stage.name == "data" and isinstance(result, dict):
+            yield Note("data/summary", tuple(_data_rows(result)))
+    report = read_json(run_dir / "report.json") if with_report else {}
+    rows = tuple(_report_rows(report))
+    if rows:
+        yield Note("report/summary", rows)
+
+
+def bars(run_dir: Path) -> tuple[Bar, ...]:
+    """Base beside tuned for a picture: the report's rows whose values are fractions, since they share one axis."""
+    found = []
+    for row in _dicts(read_json(run_dir / "report.json").get("rows")):
+        base, tuned = _finite(row.get("base")), _finite(row.get("tuned"))
+        if base is not None and tuned is not None and 0 <= base <= 1 and 0 <= tuned <= 1:
+            found.append(Bar(f"{row.get('task')}\n{row.get('metric')} ({_suite(row)})", base, tuned))
+    return tuple(found)
+
+
+def score_key(label: str, score: dict[str, Any]) -> str:
+    """`<task>/<metric>/<harness>` for a score of the stage `eval.<entry>.<variant>` (or a row of the report)."""
+    harness = str(score.get("harness") or "")
+    entry = str(score.get("entry") or ".".join(label.split(".")[1:-1]) or harness)
+    group = harness if entry == harness else f"{harness}.{entry}" if harness else entry
+    metric = str(score.get("metric") or "").removesuffix(",none")
+    return "/".join(_part(part) for part in (str(score.get("task") or ""), metric, group))
+
+
+def _train_points(stage: StageRef) -> Iterator[Point]:
+    prefix = "" if stage.label == "train" else f"{_part(stage.label)}."
+    attempts = sorted(stage.directory.glob("attempts/*"), key=_attempt_number)
+    attempts.append(stage.directory / "output")
+    files = [path for folder in attempts for path in sorted(folder.rglob("logging.jsonl"))]
+    for record in curve.stitch(list(_read_curve(path)) for path in files):
+        if "train_runtime" in record:
+            continue  # the trainer's totals, not a step
+        step, bad = record["step"], 0
+        evaluated = any(key.startswith("eval_") for key in record)
+        for key, value in record.items():
+            if key == "step" or key in _EVAL_SPEEDS or (evaluated and not key.startswith("eval_")):
+                continue
+            section, name = ("val", key.removeprefix("eval_")) if evaluated else ("train", key)
+            bad += not math.isfinite(value)
+            yield from _point(f"{prefix}{section}/{_part(name)}", step, value)
+        if bad:
+            yield Point(f"{prefix}train/non_finite", step, float(bad))
+
+
+def _read_curve(path: Path) -> tuple[curve.Point, ...]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return _read_curve_once(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _read_curve_once(path: Path, _size: int, _mtime_ns: int) -> tuple[curve.Point, ...]:
+    """A poll costs no reading where the file has not changed."""
+    return tuple(curve.read(path))
+
+
+def _data_points(stats: dict[str, Any]) -> Iterator[Point]:
+    for key in ("rows_in", "rows_train", "rows_val", "rows_rejected"):
+        yield from _point(f"data/{key}", 0, stats.get(key))
+    train = stats.get("train")
+    for key in ("chars_mean", "chars_p95"):
+        yield from _point(f"data/{key}", 0, train.get(key) if isinstance(train, dict) else None)
+
+
+def _data_rows(stats: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    names = ("rows_in", "rows_train", "rows_val", "rows_rejected")
+    yield "rows", ", ".join(f"{name.removeprefix('rows_')} {stats[name]}" for name in names if name in stats)
+    rejected = stats.get("rejected")
+    if isinstance(rejected, dict) and rejected:
+        yield "rejected", ", ".join(f"{reason} {count}" for reason, count in rejected.items())
+    for split in ("train", "val"):
+        if isinstance(stats.get(split), dict):
+            plain = {k: v for k, v in stats[split].items() if not isinstance(v, dict | list)}
+            yield split, ", ".join(f"{k} {_short(v)}" for k, v in plain.items())
+    for number, source in enumerate(stats.get("sources") or (), start=1):
+        text = ", ".join(f"{k} {_short(v)}" for k, v in source.items()) if isinstance(source, dict) else str(source)
+        yield f"source {number}", text
+
+
+def _score_points(label: str, scores: Iterable[dict[str, Any]]) -> Iterator[Point]:
+    variant = label.rsplit(".", 1)[-1]
+    for score in scores:
+        yield from _point(f"{_part(variant)}/{score_key(label, score)}", 0, score.get("value"))
+
+
+def _report_points(rows: list[dict[str, Any]]) -> Iterator[Point]:
+    for field in ("delta", "ci_low", "ci_high", "p_value"):
+        for row in rows:
+            yield from _point(f"{field}/{score_key('', row)}", 0, row.get(field))
+
+
+def _report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if report.get("verdict"):
+        yield "verdict", str(report["verdict"])
+    for row in _dicts(report.get("rows")):
+        text = f"{row.get('metric')} ({_suite(row)}): {_short(row.get('base'))} → {_short(row.get('tuned'))}"
+        if _finite(row.get("delta")) is not None:
+            text += f", {row['delta']:+.4g}"
+        if _finite(row.get("ci_low")) is not None and _finite(row.get("ci_high")) is not None:
+            text += f" (95% interval {row['ci_low']:+.4g} to {row['ci_high']:+.4g})"
+        for key in ("p_value", "n"):
+            if row.get(key) is not None:
+                text += f", {key[0]} = {_short(row[key])}"
+        yield str(row.get("task")), text
+
+
+def _suite(row: dict[str, Any]) -> str:
+    return str(row.get("entry") or row.get("harness"))
+
+
+def _point(key: str, step: int, value: Any) -> Iterator[Point]:
+    """No NaN or infinity: the local dashboard answers such a metric with an error instead of a chart."""
+    number = _finite(value)
+    if number is not None:
+        yield Point(key, step, number)
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON has integers that no float can hold
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def _part(text: str) -> str:
+    """One piece of a key: no slash (it would make a section), no separators, no edge the tracker would strip."""
+    return _ILLEGAL.sub("_", text).strip(".") or "_"
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _attempt_number(folder: Path) -> tuple[int, str]:
+    return (int(folder.name), "") if folder.name.isdigit() else (-1, folder.name)
