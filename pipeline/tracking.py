@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ from pipeline import tracking_view as view
 from pipeline.tracking_process import Mode, Settings
 
 POLL_S = 1.0
-FINISH_LIMIT_S = 120.0
+FINISH_LIMIT_S = {"online": 120.0, "local": 1800.0, "offline": 300.0}
 """After `end`: an upload that hangs longer is given up; the next call sends what is missing."""
 CHECK_LIMIT_S = 10.0
-_TOO_SLOW = f"not finished within {FINISH_LIMIT_S:g} s; the next call sends the rest"
+_TOO_SLOW = "not finished in time; the next call sends the rest"
 _REMEDY = "check network and proxy, or set tracking.mode to local or offline"
 _KEPT_VARIABLES = frozenset(f"SWANLAB_{name}" for name in ("API_KEY", "API_HOST", "WEB_HOST", "ROOT", "SAVE_DIR"))
 
@@ -103,7 +103,8 @@ def _stream(run_dir: Path, experiment: Experiment) -> process.Ending:
         experiment.log(run_dir, final=False)
         # A long curve takes longer to read: never more than a tenth of one core.
         ending = process.wait_for_end(max(POLL_S, 10 * (time.monotonic() - began)))
-    with process.deadline(FINISH_LIMIT_S, lambda: store.update(run_dir, {"state": "error", "error": _TOO_SLOW})):
+    limit = FINISH_LIMIT_S[experiment.mode]
+    with process.deadline(limit, lambda: store.update(run_dir, {"state": "error", "error": _TOO_SLOW})):
         experiment.log(run_dir, final=True)
         experiment.finish(ending, run_dir)
     return ending
@@ -115,11 +116,8 @@ def _folders(run_dir: Path) -> dict[str, str]:
 
 def login_problem(mode: str, timeout_s: float) -> str | None:
     """What keeps this mode from working, in one line; None if nothing does. Takes at most `timeout_s` seconds."""
-    if mode == "local":
-        try:
-            version("swanboard")
-        except PackageNotFoundError:  # swanlab would go on, and show nothing
-            return "the local SwanLab dashboard is not installed: pip install 'swanlab[dashboard]'"
+    if mode == "local" and find_spec("swanboard") is None:  # swanlab would go on, and show nothing
+        return "the local SwanLab dashboard is not installed: pip install 'swanlab[dashboard]'"
     if mode != "online":
         return None
     answer: list[str | None] = []
@@ -143,7 +141,7 @@ def _try_login(timeout_s: float) -> str | None:
             client.post(f"{host}/api/login/api_key", headers={"authorization": settings.api_key}, log_error=False)
     except errors.ApiError as error:
         status = getattr(error.response, "status_code", None)
-        if status in (400, 401, 403, 404):
+        if status in (400, 401, 403):
             return f"{host} refuses SWANLAB_API_KEY (HTTP {status}): copy the key again from SwanLab's settings page"
         return f"{host} answers HTTP {status}: the service has a problem; {_REMEDY}"
     except OSError as error:  # what requests raises
@@ -159,9 +157,10 @@ def _prepare_process(settings: Settings) -> None:
 
 
 def _drop_variables() -> None:
-    for name in list(os.environ):
-        if name.startswith("SWANLAB_") and (name not in _KEPT_VARIABLES or not os.environ[name]):
-            del os.environ[name]
+    variables = os.environ  # noqa: TID251 - swanlab reads its settings there and nowhere else
+    for name in [name for name in variables if name.startswith("SWANLAB_")]:
+        if name not in _KEPT_VARIABLES or not variables[name]:
+            del variables[name]
 
 
 @dataclass

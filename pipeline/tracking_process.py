@@ -49,7 +49,7 @@ def wait_for_end(seconds: float) -> Ending | None:
 def output_to(log: Path) -> Iterator[Any]:
     """What swanlab prints goes to the log; yields the way to say one line on the real standard error."""
     own = os.dup(2)
-    with open(log, "wb") as file:
+    with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
@@ -94,7 +94,7 @@ class Settings:
     def from_environment() -> Settings:
         """Raises ValueError where the variable is missing or incomplete."""
         try:
-            raw = json.loads(os.environ["PIPELINE_TRACKING"])
+            raw = json.loads(os.environ["PIPELINE_TRACKING"])  # noqa: TID251 - a process of its own, told nothing else
             lists = {"tags": tuple(raw.get("tags") or ()), "config": raw.get("config") or {}}
             return Settings(**{**raw, **lists, "log_dir": Path(raw["log_dir"])})
         except (KeyError, TypeError, ValueError) as error:

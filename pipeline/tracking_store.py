@@ -35,11 +35,11 @@ def update(run_dir: Path, changes: dict[str, Any]) -> None:
     path = run_dir / "tracking.json"
     data = {"schema": 1, **read(run_dir), **changes}
     temporary = path.with_name(f".tracking.json.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         json.dump(data, file, indent=2, ensure_ascii=False)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def resumable_id(before: dict[str, Any], folders: dict[str, str]) -> str | None:

@@ -1,0 +1,86 @@
+# make demo    install everything, train and evaluate the demo (CPU, offline after the installation)
+# make test    install everything, run all tests
+RECIPE ?= recipes/demo.yaml
+ARGS   ?=
+PORT   ?= 5092
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+
+STAGES := data train export eval report
+# All stage goals of one call go to one pipeline process: one experiment, one report.
+GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
+
+.PHONY: help setup demo demo-model dashboard status gc dry-run test test-fast lint format lock clean $(STAGES)
+
+help:
+	@echo "make demo                      install, train and evaluate the demo on this machine"
+	@echo "make test                      install, run all tests (test-fast: without the real tools)"
+	@echo "make train eval RECIPE=FILE    stages of a recipe: $(STAGES)"
+	@echo "make dry-run RECIPE=FILE       print every command, start nothing"
+	@echo "make dashboard                 the SwanLab board of what ran here, on http://127.0.0.1:$(PORT)"
+	@echo "make status|gc RECIPE=FILE     what is done; remove what no report needs"
+	@echo "ARGS='--set train.learning_rate=2e-4' is handed to the pipeline"
+
+setup: $(VENV)/.installed
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
+	  { echo "Python 3.11 or 3.12 is needed, this is $$($(PYTHON) --version); give it as PYTHON=..."; exit 3; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch first: with it there, no other package's loose requirement brings a second one.
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(RUN) -m pip install -q -c constraints.txt torch
+	$(RUN) -m pip install -q -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(RUN) -m pip install -q -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+demo-model: setup
+	@$(RUN) scripts/demo_model.py
+
+demo: demo-model
+	$(RUN) -m pipeline.run recipes/demo.yaml $(ARGS)
+
+ifneq ($(GOALS),)
+$(firstword $(GOALS)): setup
+	$(RUN) -m pipeline.run $(RECIPE) $(GOALS) $(ARGS)
+
+$(wordlist 2,$(words $(GOALS)),$(GOALS)): $(firstword $(GOALS))
+	@:
+endif
+
+status gc: setup
+	$(RUN) -m pipeline.run $(RECIPE) $@ $(ARGS)
+
+dry-run: setup
+	$(RUN) -m pipeline.run $(RECIPE) --dry-run $(ARGS)
+
+dashboard: setup
+	$(VENV)/bin/swanlab watch runs/swanlog --host 127.0.0.1 --port $(PORT)
+
+test: $(VENV)/.installed-dev
+	$(RUN) -m pytest
+
+test-fast: $(VENV)/.installed-dev
+	$(RUN) -m pytest -m 'not slow'
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# Pins what is installed now; a build tag such as torch's +cpu is this machine's, not everybody's.
+lock: $(VENV)/.installed-dev
+	{ head -n 1 constraints.txt; $(RUN) -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' | sort -f; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,129 @@
+"""A report as Markdown, HTML, CSV and terminal text. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+from pipeline.report.compile import Report
+from pipeline.report.render_html import to_html
+from pipeline.report.tables import (
+    Table,
+    auto_choices,
+    boards,
+    data_rows,
+    data_sources,
+    implementations,
+    provenance,
+    reject_reasons,
+    stage_lines,
+    text_sizes,
+    train_facts,
+    unmatched,
+)
+from pipeline.report.terminal import to_terminal
+from pipeline.report.wording import Comparison, Line, chance_note, clean, comparison, count, headlines, percent
+from pipeline.results import Implementation
+
+__all__ = ["to_csv", "to_html", "to_markdown", "to_terminal"]
+
+IMPLEMENTATION = tuple(name for name in Implementation.model_fields if name != "harness")
+CSV_HEADER = (
+    "model", "suite", "task", "harness", "metric", "value", "stderr", "n", "higher_is_better", *IMPLEMENTATION,
+)  # fmt: skip
+
+
+def to_csv(report: Report) -> str:
+    """scores.csv: a line per score. Numbers are exact (`float(text)` gives them back); None is an empty field."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(CSV_HEADER)
+    for score in report.scores:
+        own = [getattr(score, name) for name in CSV_HEADER[:9]]
+        writer.writerow([*own, *(getattr(score.implementation, name) for name in IMPLEMENTATION)])
+    return stream.getvalue()
+
+
+def to_markdown(report: Report) -> str:
+    """The report without figures; subsets of a task with many of them are left out and counted."""
+    compared = comparison(report)
+    parts = [f"# {_escape(clean(report.recipe))}"]
+    if report.description.strip():
+        parts.append(_escape(clean(report.description)))
+    if report.verdict:
+        parts.append(f"**{_escape(clean(report.verdict))}**")
+    summary = [f"**{_escape(suite)}**: {_escape(sentence)}" for suite, sentence in headlines(report, compared)]
+    parts += [_bullets(summary or ["No scores yet."])]
+    if report.rows:
+        parts += ["## Base against tuned", *_compared(report, compared)]
+    for board in boards(report):
+        header = ("task", "harness", "metric", "n", *board.models)
+        rows = []
+        for entry in board.lines:
+            cells = [f"**{_escape(c)}**" if i in entry.leaders else _escape(c) for i, c in enumerate(entry.cells)]
+            metric = entry.metric + (" ↓" if entry.lower_is_better else "")
+            rows.append([*map(_escape, (entry.task, entry.harness, metric, entry.n)), *cells])
+        parts += [f"## Scores: {_escape(board.suite)}", _grid(header, rows, range(3, len(header)))]
+        notes = [f"{e.task} {e.metric}: the models' scores differ in {', '.join(e.differs)}" for e in board.lines if e.differs]
+        if board.folded:
+            notes.append(f"{count(len(board.folded), 'row')} of subsets left out: see scores.csv or report.json.")
+        parts.append(_bullets([_escape(note) for note in notes]))
+    parts += _section("Only one model has these scores", unmatched(report))
+    if report.remarks:
+        parts += ["## Remarks", _bullets([_escape(clean(remark)) for remark in report.remarks])]
+    data = report.data
+    parts += _section("Data", data_rows(data), reject_reasons(data), data_sources(data), text_sizes(data))
+    parts += _section("Training", train_facts(report.train))
+    parts += _section("What the scores are of", implementations(report))
+    parts += _section("Stages", stage_lines(report))
+    parts += _section("What `auto` became", auto_choices(report))
+    parts += _section("Made with", provenance(report))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _compared(report: Report, compared: Comparison) -> list[str]:
+    level = percent(report.confidence)
+    header = ("task", "harness", "metric", "n", "base", "tuned", "change", f"{level} interval", "p", "tuned is")
+    parts = [_grid(header, [_cells(entry) for entry in compared.lines], range(3, 9))] if compared.lines else []
+    notes = []
+    if any(entry.lower_is_better for entry in compared.lines):
+        notes.append("↓: lower is better.")
+    for fold in compared.folds:
+        left = f"{count(len(fold.lines), 'row')} of subsets of {fold.task} ({fold.harness})"
+        notes.append(f"{left} left out: see scores.csv or report.json.")
+    notes += filter(None, [chance_note(compared)])
+    return [*parts, _bullets([_escape(note) for note in notes])]
+
+
+def _cells(entry: Line) -> list[str]:
+    interval = f"{entry.interval[0]} to {entry.interval[1]}" if entry.interval else ""
+    metric = entry.metric + (" ↓" if entry.lower_is_better else "")
+    word = f"**{entry.word}**" if entry.word in ("better", "worse") else entry.word
+    word = f"{word} ({_escape(entry.why)})" if entry.why else word
+    texts = (entry.task, entry.harness, metric, entry.n, entry.base, entry.tuned, entry.delta, interval, entry.p)
+    return [*map(_escape, texts), word]
+
+
+def _section(title: str, *tables: Table) -> list[str]:
+    grids = [_grid(t.header, [[_escape(cell) for cell in row] for row in t.rows], t.numeric) for t in tables if t.rows]
+    return [f"## {title}", *grids] if grids else []
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int]) -> str:
+    """A table; cells are escaped already, the header is not."""
+    rule = ["---:" if i in numeric else "---" for i in range(len(header))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in ([_escape(cell) for cell in header], rule, *rows))
+
+
+def _bullets(items: Sequence[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is, also inside a table cell. Underscores within words mean nothing there."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*|\[\]~$])", r"\\\1", text)
+    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+    return re.sub(r"^([#+-]|\d+(?=[.)]))", lambda m: m[1] + "\\" if m[1].isdigit() else "\\" + m[1], text)
