@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -75,6 +76,25 @@ def number_repeats(samples: Iterable[Sample]) -> list[Sample]:
         if seen[key] > 1:
             sample = sample.model_copy(update={"doc_key": f"{sample.doc_key}.{seen[key]}"})  # noqa: PLW2901
         result.append(sample)
+    return result
+
+
+def with_stderr(scores: Iterable[Score], samples: Iterable[Sample]) -> list[Score]:
+    """Scores without a standard error get the one of their samples' mean: s / sqrt(n), s with n - 1.
+
+    Only where the samples give that very score (rounded to four digits by some harnesses), else it stays unknown.
+    """
+    values: dict[tuple[str, str], list[float]] = {}
+    for sample in samples:
+        values.setdefault((sample.task, sample.metric), []).append(sample.score)
+    result = []
+    for score in scores:
+        found = values.get((score.task, score.metric), [])
+        if score.stderr is None and len(found) > 1 and abs(statistics.fmean(found) - score.value) < 6e-5:
+            score = score.model_copy(  # noqa: PLW2901
+                update={"stderr": statistics.stdev(found) / math.sqrt(len(found))}
+            )
+        result.append(score)
     return result
 
 

@@ -57,7 +57,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--machine", type=Path, metavar="FILE", help="machine facts as JSON instead of probing")
     parser.add_argument("--runs-dir", type=Path, metavar="DIR", help="where results go (default: runs, or PIPELINE_RUNS)")
     parser.add_argument("--yes", action="store_true", help="gc: do not ask")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)  # `RECIPE --set a=b train` is as good as `RECIPE train --set a=b`
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:

@@ -18,6 +18,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,16 @@ from pipeline.tracking_process import Mode, Settings
 
 POLL_S = 1.0
 FINISH_LIMIT_S = {"online": 120.0, "local": 1800.0, "offline": 300.0}
-"""After `end`: an upload that hangs longer is given up; the next call sends what is missing."""
+"""After `end`: what hangs longer is given up, and the next call sends the rest. Local mode stores some 500 values/s."""
 CHECK_LIMIT_S = 10.0
-_TOO_SLOW = "not finished in time; the next call sends the rest"
+_TOO_SLOW = {"state": "error", "error": "not finished in time; the next call sends the rest"}
 _REMEDY = "check network and proxy, or set tracking.mode to local or offline"
 _KEPT_VARIABLES = frozenset(f"SWANLAB_{name}" for name in ("API_KEY", "API_HOST", "WEB_HOST", "ROOT", "SAVE_DIR"))
 
 
 def main(argv: list[str]) -> int:
     if len(argv) != 1:
-        print("usage: python -m pipeline.tracking RUN_DIR | --check", file=sys.stderr)
-        return 2
+        sys.exit("usage: python -m pipeline.tracking RUN_DIR | --check")
     if argv[0] == "--check":
         if problem := login_problem(Settings.from_environment().mode, CHECK_LIMIT_S):
             print(problem)
@@ -103,8 +103,7 @@ def _stream(run_dir: Path, experiment: Experiment) -> process.Ending:
         experiment.log(run_dir, final=False)
         # A long curve takes longer to read: never more than a tenth of one core.
         ending = process.wait_for_end(max(POLL_S, 10 * (time.monotonic() - began)))
-    limit = FINISH_LIMIT_S[experiment.mode]
-    with process.deadline(limit, lambda: store.update(run_dir, {"state": "error", "error": _TOO_SLOW})):
+    with process.deadline(FINISH_LIMIT_S[experiment.mode], lambda: store.update(run_dir, _TOO_SLOW)):
         experiment.log(run_dir, final=True)
         experiment.finish(ending, run_dir)
     return ending
@@ -122,8 +121,7 @@ def login_problem(mode: str, timeout_s: float) -> str | None:
         return None
     answer: list[str | None] = []
     # In a thread, because looking up a name knows no timeout.
-    thread = threading.Thread(target=lambda: answer.append(_try_login(timeout_s)), daemon=True)
-    thread.start()
+    (thread := threading.Thread(target=lambda: answer.append(_try_login(timeout_s)), daemon=True)).start()
     thread.join(timeout_s)
     return answer[0] if answer else f"SwanLab did not answer within {timeout_s:g} s: {_REMEDY}"
 
@@ -204,10 +202,12 @@ class Experiment:
 
     def log(self, run_dir: Path, *, final: bool) -> None:
         """Tell what is new. The report counts only in the final pass; before, the file may be the last call's."""
-        for point in view.points(run_dir, with_report=final):
-            if self.logged.get((point.key, point.step)) != point.value:
-                self.run.log({point.key: point.value}, step=point.step)
-                self.logged[point.key, point.step] = point.value
+        points = view.points(run_dir, with_report=final)
+        new = [point for point in points if self.logged.get((point.key, point.step)) != point.value]
+        for step, group in groupby(new, key=lambda point: point.step):
+            numbers = {point.key: point.value for point in group}
+            self.run.log(numbers, step=step)
+            self.logged |= {(key, step): value for key, value in numbers.items()}
         for note in view.notes(run_dir, with_report=final):
             if self.noted.get(note.key) != note:
                 rows = [self.swanlab.Text(text, caption=caption) for caption, text in note.rows]
@@ -216,12 +216,11 @@ class Experiment:
         if final:
             self._log_picture(view.bars(run_dir))
 
-    def finish(self, ending: process.Ending, run_dir: Path) -> None:
+    def finish(self, ending: process.Ending, run_dir: Path) -> Any:
         if ending == "ok":
-            self.run.finish()
-            return
+            return self.run.finish()
         failed = [stage.label for stage in view.stages(run_dir) if stage.status == "failed"] or ["the pipeline"]
-        self.run.finish(state="crashed", error=f"{ending}: {', '.join(failed)}")
+        return self.run.finish(state="crashed", error=f"{ending}: {', '.join(failed)}")
 
     def _media_step(self, key: str) -> int:
         # Online a step that is there already is not replaced, so a later call's report needs a step of its own.

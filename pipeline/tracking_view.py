@@ -122,7 +122,7 @@ def bars(run_dir: Path) -> tuple[Bar, ...]:
 def score_key(label: str, score: dict[str, Any]) -> str:
     """`<task>/<metric>/<harness>` for a score of the stage `eval.<entry>.<variant>` (or a row of the report)."""
     harness = str(score.get("harness") or "")
-    entry = str(score.get("entry") or ".".join(label.split(".")[1:-1]) or harness)
+    entry = str(score.get("suite") or ".".join(label.split(".")[1:-1]) or harness)
     group = harness if entry == harness else f"{harness}.{entry}" if harness else entry
     metric = str(score.get("metric") or "").removesuffix(",none")
     return "/".join(_part(part) for part in (str(score.get("task") or ""), metric, group))
@@ -213,7 +213,7 @@ def _report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _suite(row: dict[str, Any]) -> str:
-    return str(row.get("entry") or row.get("harness"))
+    return str(row.get("suite") or row.get("harness"))
 
 
 def _point(key: str, step: int, value: Any) -> Iterator[Point]:

@@ -17,6 +17,7 @@ WIDTH = 1000
 """Units of a chart's horizontal axis."""
 MAX_POINTS = 800
 """Of one drawn line; longer ones keep the least and the greatest value of every stretch."""
+MAX_DOTS = 60
 
 
 def forest(lines: Iterable[Line]) -> list[Panel]:
@@ -46,8 +47,8 @@ def chart(points: Sequence[Point], names: Sequence[tuple[str, str]], height: int
     found = [pair for pairs in series.values() for pair in pairs]
     if not found:
         return None
-    across = axis_for([step for step, _ in found], tight=True)
-    up = axis_for([value for _, value in found])
+    across = axis_for([step for step, _ in found], tight=True, parts=7)
+    up = axis_for([value for _, value in found], parts=max(2, height // 45))
     if across is None or up is None:
         return None
     drawn = []
@@ -56,7 +57,9 @@ def chart(points: Sequence[Point], names: Sequence[tuple[str, str]], height: int
         if places:
             last = series[key][-1][1]
             path = "M" + "L".join(f"{_short(x)} {_short(y)}" for x, y in places)
-            dots = tuple(f"M{_short(x)} {_short(y)}h0" for x, y in places) if len(places) <= 60 else ()
+            # Single measurements, far apart, are marked; so is a line of one point, which would be invisible.
+            marked = len(places) == 1 or (key == "eval_loss" and len(places) <= MAX_DOTS)
+            dots = tuple(f"M{_short(x)} {_short(y)}h0" for x, y in places) if marked else ()
             drawn.append(Series(key, caption, path, dots, f"{last:.4g}"))
     return Chart(
         height=height,
@@ -79,8 +82,8 @@ def thin(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return kept
 
 
-def axis_for(values: Iterable[float], *, tight: bool = False) -> Axis | None:
-    """An axis over the finite values with 1-2-5 ticks; `tight` ends at the values, not at a tick."""
+def axis_for(values: Iterable[float], *, tight: bool = False, parts: int = 5) -> Axis | None:
+    """An axis over the finite values with 1-2-5 ticks, about `parts` steps; `tight` ends at the values."""
     finite = [v for v in values if math.isfinite(v)]
     if not finite:
         return None
@@ -91,7 +94,7 @@ def axis_for(values: Iterable[float], *, tight: bool = False) -> Axis | None:
     span = high - low
     if not math.isfinite(span) or not math.isfinite(span * 100) or span < 1e-300:
         return None
-    rough = span / 5
+    rough = span / parts
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -125,7 +128,8 @@ def _short(value: float) -> str:
 
 def _label(value: float, step: float) -> str:
     if step < 1e-3 or step >= 1e5:
-        return "0" if value == 0 else f"{value:.3g}"
+        digits, _, power = f"{value:.2e}".partition("e")
+        return "0" if value == 0 else f"{float(digits):g}e{int(power)}"
     return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
 
 

@@ -36,13 +36,17 @@ CSV_HEADER = (
 
 
 def to_csv(report: Report) -> str:
-    """scores.csv: a line per score. Numbers are exact (`float(text)` gives them back); None is an empty field."""
+    """scores.csv: a line per score. Numbers are exact (`float(text)` gives them back); None is an empty field.
+
+    Names lose line breaks and control characters, so that a line is a score for line-based tools too.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_HEADER)
     for score in report.scores:
         own = [getattr(score, name) for name in CSV_HEADER[:9]]
-        writer.writerow([*own, *(getattr(score.implementation, name) for name in IMPLEMENTATION)])
+        cells = [*own, *(getattr(score.implementation, name) for name in IMPLEMENTATION)]
+        writer.writerow([clean(cell) if isinstance(cell, str) else cell for cell in cells])
     return stream.getvalue()
 
 
@@ -66,7 +70,11 @@ def to_markdown(report: Report) -> str:
             metric = entry.metric + (" ↓" if entry.lower_is_better else "")
             rows.append([*map(_escape, (entry.task, entry.harness, metric, entry.n)), *cells])
         parts += [f"## Scores: {_escape(board.suite)}", _grid(header, rows, range(3, len(header)))]
-        notes = [f"{e.task} {e.metric}: the models' scores differ in {', '.join(e.differs)}" for e in board.lines if e.differs]
+        notes = [
+            f"{e.task} {e.metric}: the models' scores differ in {', '.join(e.differs)}"
+            for e in board.lines
+            if e.differs
+        ]
         if board.folded:
             notes.append(f"{count(len(board.folded), 'row')} of subsets left out: see scores.csv or report.json.")
         parts.append(_bullets([_escape(note) for note in notes]))
@@ -126,4 +134,5 @@ def _escape(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*|\[\]~$])", r"\\\1", text)
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
-    return re.sub(r"^([#+-]|\d+(?=[.)]))", lambda m: m[1] + "\\" if m[1].isdigit() else "\\" + m[1], text)
+    # At the start of a list item a heading, a list or a rule would begin.
+    return re.sub(r"^(\d*)([-#+=.)])(?=[-#+=\s]|$)", r"\1\\\2", text)

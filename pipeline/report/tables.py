@@ -106,7 +106,8 @@ def implementations(report: Report) -> Table:
         rows.append((
             _some(unique(clean(s.task) for s in scores)), _some(unique(clean(s.metric) for s in scores)),
             _some(unique(clean(s.model) for s in scores)), f"{place(suite, what.harness)} {clean(what.version)}",
-            *(clean(v) or plain(None) for v in (what.task_version, shots, what.scoring, what.chat_template, what.precision)),
+            *(clean(text) or plain(None) for text in
+              (what.task_version, shots, what.scoring, what.chat_template, what.precision)),
         ))  # fmt: skip
     header = ("tasks", "metrics", "models", "harness", "task version", "shots", "scoring", "chat template", "precision")
     return Table(header, tuple(rows))
@@ -157,7 +158,7 @@ def train_facts(train: Mapping[str, Any] | None) -> Table:
     facts = train or {}
     known = [(name, plain(facts[key])) for key, name in _TRAIN.items() if facts.get(key) is not None]
     other = [(clean(key), plain(value)) for key, value in facts.items() if key not in _TRAIN and _scalar(value)]
-    return Table(("training", ""), tuple(known + other), numeric=(1,))
+    return Table(("what", "value"), tuple(known + other), numeric=(1,))
 
 
 def stage_lines(report: Report) -> Table:
@@ -189,6 +190,9 @@ def provenance(report: Report) -> Table:
 def tiles(report: Report) -> list[tuple[str, str]]:
     """(what, value): the few numbers a reader looks for first."""
     data, train = report.data or {}, report.train or {}
+    if not train and (losses := [p for p in report.curve if p.get("loss") is not None]):
+        # Still training: what the curve says so far.
+        train = {"steps": losses[-1]["step"], "first_loss": losses[0]["loss"], "last_loss": losses[-1]["loss"]}
     found = [
         ("training rows", plain(data["rows_train"]) if "rows_train" in data else ""),
         ("rejected rows", plain(data["rows_rejected"]) if "rows_rejected" in data else ""),

@@ -10,9 +10,11 @@ from pipeline.report.tables import Board, boards, tiles, train_facts, unmatched
 from pipeline.report.wording import Comparison, Line, chance_note, clean, comparison, count, headlines, percent, unique
 
 GAP = "  "
-MIN_TEXT = 10
-"""Columns a name keeps before other columns give way."""
-_ASCII = str.maketrans({"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "→": ">", "±": "~"})
+MIN_NAME = 18
+"""Columns a score's name keeps before other columns give way."""
+MAX_MODEL = 24
+"""Columns of a model's name above its scores."""
+_ASCII = str.maketrans({"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "→": "->", "±": "+/-"})
 
 
 def to_terminal(report: Report, width: int = 100) -> str:
@@ -21,8 +23,8 @@ def to_terminal(report: Report, width: int = 100) -> str:
     compared = comparison(report)
     verdict = f": {report.verdict}" if report.verdict else ""
     blocks = [[f"{clean(report.recipe)}{verdict}", *(f"  {s}: {text}" for s, text in headlines(report, compared))]]
-    for suite in unique(entry.row.suite for entry in compared.all_lines):
-        blocks.append(_suite(suite, compared, percent(report.confidence), width))
+    suites = unique(entry.row.suite for entry in compared.all_lines)
+    blocks += [_suite(suite, compared, percent(report.confidence), width) for suite in suites]
     for board in boards(report):
         blocks += _board(board, width)
     lone = unmatched(report).rows
@@ -49,7 +51,7 @@ def pad(text: str, columns: int, *, right: bool = False) -> str:
 
 
 def chunks(text: str, columns: int) -> list[str]:
-    """`text` in pieces of at most `columns` (2 or more), broken after a separator where one is near the end."""
+    """`text` in pieces of at most `columns` (2 or more), broken between words, or after a separator."""
     pieces: list[str] = []
     rest = text
     while display_width(rest) > columns:
@@ -57,7 +59,8 @@ def chunks(text: str, columns: int) -> list[str]:
         while used + _cells(rest[end]) <= columns:
             used += _cells(rest[end])
             end += 1
-        cut = max((i + 1 for i in range(end // 2, end) if rest[i] in " ,/_-"), default=end)
+        words = [i for i in range(max(end // 3, 1), end + 1) if rest[i] == " "]
+        cut = words[-1] if words else max((i + 1 for i in range(end // 2, end) if rest[i] in ",/_-"), default=end)
         pieces.append(rest[:cut].rstrip())
         rest = rest[cut:].lstrip()
     return [*pieces, rest]
@@ -79,7 +82,7 @@ def layout(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int, wid
     table = [[cell.translate(_ASCII) for cell in row] for row in (header, *rows)]
     widths = [max(display_width(row[i]) for row in table) for i in range(len(header))]
     spare = width - 2 - sum(widths[texts:]) - len(GAP) * (len(header) - 1)
-    while sum(widths[:texts]) > spare and max(widths[:texts]) > MIN_TEXT:
+    while sum(widths[:texts]) > spare and max(widths[:texts]) > 2:
         widest = max(range(texts), key=lambda i: widths[i])
         widths[widest] -= 1
     lines = []
@@ -94,18 +97,18 @@ def layout(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int, wid
 def _suite(suite: str, compared: Comparison, level: str, width: int) -> list[str]:
     lines = [entry for entry in compared.lines if entry.row.suite == suite]
     folds = [fold for fold in compared.folds if fold.suite == suite]
-    notes = list(dict.fromkeys(entry.why for entry in lines if entry.why))
-    header = ["task", "metric", "n", "base", "tuned", "change", f"{level} interval", "p", "tuned is"]
+    notes = unique(entry.why for entry in lines if entry.why)
+    header = ["score", "n", "base", "tuned", "change", f"{level} interval", "p", "tuned is"]
     keep = list(range(len(header)))
     rows = [_cells_of(entry, notes) for entry in lines]
-    # Names need room: on a narrow terminal p goes first (the last word says what it says), then n.
-    for column in (7, 2):
-        numbers = sum(max(display_width(row[i]) for row in [header, *rows]) for i in keep if i > 1)
-        if width - 2 - numbers - len(GAP) * (len(keep) - 1) < 3 * MIN_TEXT:
+    # Names need room: on a narrow terminal n goes first, then p (the last word says what it says).
+    for column in (header.index("n"), header.index("p")):
+        numbers = sum(max(display_width(row[i]) for row in [header, *rows]) for i in keep if i)
+        if width - 2 - numbers - len(GAP) * (len(keep) - 1) < MIN_NAME:
             keep.remove(column)
-    title = unique(entry.harness for entry in [*lines, *(e for fold in folds for e in fold.lines)])
-    result = [", ".join(title)]
-    result += layout([header[i] for i in keep], [[row[i] for i in keep] for row in rows], 2, width)
+    result = [", ".join(unique(entry.harness for entry in [*lines, *(e for fold in folds for e in fold.lines)]))]
+    if lines:
+        result += layout([header[i] for i in keep], [[row[i] for i in keep] for row in rows], 1, width)
     result += [f"  ({i}) {note}" for i, note in enumerate(notes, 1)]
     if any(entry.lower_is_better for entry in lines):
         result.append("  * lower is better")
@@ -117,22 +120,31 @@ def _suite(suite: str, compared: Comparison, level: str, width: int) -> list[str
 
 def _cells_of(entry: Line, notes: list[str]) -> list[str]:
     interval = f"[{entry.interval[0]}, {entry.interval[1]}]" if entry.interval else ""
-    word = f"{entry.word} ({notes.index(entry.why) + 1})" if entry.why else entry.word
-    metric = f"{entry.metric}*" if entry.lower_is_better else entry.metric
-    return [entry.task, metric, entry.n, entry.base, entry.tuned, entry.delta, interval, entry.p, word]
+    name = f"{entry.task} {entry.metric}{'*' if entry.lower_is_better else ''}"
+    name += f" ({notes.index(entry.why) + 1})" if entry.why else ""
+    return [name, entry.n, entry.base, entry.tuned, entry.delta, interval, entry.p, entry.word]
 
 
 def _board(board: Board, width: int) -> list[list[str]]:
     """A block per set of models that fits the width."""
-    columns = [max(map(display_width, (m, *(e.cells[i] for e in board.lines)))) for i, m in enumerate(board.models)]
-    most = max(1, (width - 5 * MIN_TEXT) // (max(columns, default=1) + len(GAP)))
+    # A model's name may be a long path: it is cut.
+    models = [m if display_width(m) <= MAX_MODEL else f"{chunks(m, MAX_MODEL - 2)[0]}.." for m in board.models]
+    rows = [[f"{e.task} {e.metric}{'*' if e.lower_is_better else ''}", e.n, *e.cells] for e in board.lines]
+    rows = [[cell.translate(_ASCII) for cell in row] for row in [["score", "n", *models], *rows]]
+    columns = [max(display_width(row[i]) for row in rows) + len(GAP) for i in range(len(rows[0]))]
+    room = width - 2 - columns[1] - min(columns[0], 2 * MIN_NAME)
+    parts: list[list[int]] = []
+    left = 0
+    for i in range(2, len(columns)):
+        if not parts or columns[i] > left:
+            parts.append([])
+            left = room
+        parts[-1].append(i)
+        left -= columns[i]
     blocks = []
-    for start in range(0, len(board.models), most):
-        part = slice(start, start + most)
-        # A model's name may be long: it is cut, its number in the list stays.
-        models = [m if display_width(m) <= 24 else f"{chunks(m, 22)[0]}.." for m in board.models[part]]
-        rows = [[e.task, f"{e.metric}*" if e.lower_is_better else e.metric, e.n, *e.cells[part]] for e in board.lines]
-        blocks.append([board.suite, *layout(["task", "metric", "n", *models], rows, 2, width)])
+    for part in parts:
+        header, *body = [[row[i] for i in (0, 1, *part)] for row in rows]
+        blocks.append([board.suite, *layout(header, body, 1, width)])
     if any(entry.lower_is_better for entry in board.lines):
         blocks[-1].append("  * lower is better")
     blocks[-1] += [f"  {e.task} {e.metric}: models differ in {', '.join(e.differs)}" for e in board.lines if e.differs]

@@ -91,9 +91,7 @@ def line(row: Row) -> Line:
         bounds = [abs(v) for v in (row.ci_low, row.ci_high) if v]
         while decimals < 6 and any(round(v, decimals) == 0 for v in bounds):
             decimals += 1
-    why = clean(row.remark)
-    if word == UNTESTED and not why:
-        why = "fewer than two items could be paired"
+    why = clean(row.remark) or ("fewer than two items could be paired" if word == UNTESTED else "")
     interval = None
     if row.ci_low is not None and row.ci_high is not None:
         interval = (fixed(row.ci_low, decimals, sign=True), fixed(row.ci_high, decimals, sign=True))
@@ -167,8 +165,8 @@ def headlines(report: Report, compared: Comparison) -> list[tuple[str, str]]:
         tasks = unique(score.task for score in report.scores if score.suite == suite)
         scored = f"{count(len(models), 'model')} scored on {count(len(tasks), 'task')}"
         waiting = {"base": "the tuned model is", "tuned": "the base model is"}.get("".join(models))
-        result.append((clean(suite), f"{scored}; {waiting} not scored, so there is nothing to compare" if waiting and
-                       report.train is not None else scored))  # fmt: skip
+        pending = f"; {waiting} not scored, so there is nothing to compare" if waiting and report.train else ""
+        result.append((clean(suite), scored + pending))
     return [(suite, f"{sentence}.") for suite, sentence in result]
 
 
@@ -177,11 +175,12 @@ def _headline(lines: Sequence[Line]) -> str:
     rest = len(lines) - len(tested)
     if not tested:
         return f"no score could be tested ({count(rest, 'row')} without a paired interval)"
-    parts = []
+    parts: list[str] = []
     for word in (BETTER, WORSE):
         hits = [entry for entry in tested if entry.word == word]
         named = [f"{e.task} {e.metric} {e.delta}" for e in hits[:3]] + (["..."] if len(hits) > 3 else [])
-        parts += [f"{word} on {len(hits)} of {count(len(tested), 'score')} ({', '.join(named)})"] if hits else []
+        total = "" if parts else f" of {count(len(tested), 'score')}"
+        parts += [f"{word} on {len(hits)}{total} ({', '.join(named)})"] if hits else []
     unclear = sum(1 for entry in tested if entry.word == UNCLEAR)
     if unclear:
         parts.append(f"{UNCLEAR} on {unclear}" if parts else f"{UNCLEAR} on any of {count(len(tested), 'score')}")
@@ -195,11 +194,8 @@ def chance_note(compared: Comparison) -> str:
     tested = sum(1 for entry in compared.all_lines if entry.word in (BETTER, WORSE, UNCLEAR))
     if tested < 10:
         return ""
-    expected = tested * SIGNIFICANT_P
-    return (
-        f"Each row is tested by itself: of {tested} rows without any real change, "
-        f"about {expected:.0f} would still read better or worse."
-    )
+    expected = f"about {tested * SIGNIFICANT_P:.0f} of these {tested} rows"
+    return f"Each row is tested by itself: if nothing had changed, {expected} would still read better or worse."
 
 
 def count(number: int, noun: str) -> str:

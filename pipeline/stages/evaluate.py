@@ -9,6 +9,7 @@ from pipeline.errors import OutputError
 from pipeline.harnesses import HARNESSES
 from pipeline.provenance import version
 from pipeline.recipe import EvalScopeSpec, LmEvalSpec
+from pipeline.results import with_stderr
 from pipeline.stage import Paths, Source, Stage
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -43,7 +44,7 @@ def _collect(out: Path, stage: Stage, _deps: Paths) -> dict[str, Any]:
     if not scores:
         raise OutputError(f"{out}: the harness ended well but gave no score")
     return {
-        "scores": [score.model_dump(mode="json") for score in scores],
+        "scores": [score.model_dump(mode="json") for score in with_stderr(scores, samples)],
         "samples": [sample.model_dump(mode="json") for sample in samples],
         "remarks": remarks,
     }

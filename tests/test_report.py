@@ -1,0 +1,415 @@
+"""The report: what a user reads at the end, in every format, also of an unfinished run and of hostile names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.compare import Row
+from pipeline.report import figures, tables
+from pipeline.report.compile import ModelScore, Report, StageLine
+from pipeline.report.render import CSV_HEADER, to_csv, to_html, to_markdown, to_terminal
+from pipeline.report.terminal import chunks, display_width
+from pipeline.report.wording import BETTER, INCOMPARABLE, UNCLEAR, UNTESTED, WORSE, fixed, folded_parents, judge, line
+from pipeline.results import Implementation
+
+EVIL = '<img src=x onerror=alert(1)>|"&`_a_` [x](javascript:1)'
+MMLU = [f"mmlu/subject_{i:02}" for i in range(12)]
+EMPTY = Report(
+    recipe="nothing", description="", confidence=0.95, rows=[], scores=[], data=None, train=None, curve=[], stages=[],
+    choices=[], remarks=[], provenance={},
+)  # fmt: skip
+
+
+def row(
+    task: str, base: float, tuned: float, low: float | None, high: float | None, p: float | None, **more: Any
+) -> Row:
+    return Row(**{
+        "task": task, "harness": "lm_eval", "suite": "lm_eval", "metric": "acc", "n": 120, "base": base, "tuned": tuned,
+        "delta": tuned - base, "ci_low": low, "ci_high": high, "p_value": p, **more,
+    })  # fmt: skip
+
+
+def score(model: str, task: str, value: float, **more: Any) -> ModelScore:
+    harness = more.get("harness", "lm_eval")
+    own = {"harness": harness, "version": "1.14.1" if harness == "evalscope" else "0.4.13", "task_version": "1.0", "n_shot": 0, "chat_template": "off",
+           "scoring": "multiple_choice/none", "precision": "float32", **more.pop("implementation", {})}  # fmt: skip
+    return ModelScore(**{
+        "model": model, "suite": harness, "task": task, "harness": harness, "metric": "acc", "value": value,
+        "stderr": 0.0417, "n": 120, "implementation": Implementation(**own), **more,
+    })  # fmt: skip
+
+
+def demo() -> Report:
+    scope: dict[str, Any] = {"harness": "evalscope", "suite": "evalscope"}
+    rows = [
+        row("demo_bank", 0.2083, 0.9167, 0.601, 0.789, 2e-19, gained=86, lost=1),
+        row("demo_bank", 0.2333, 0.9083, 0.565, 0.758, 4e-18, metric="acc_norm", gained=83, lost=2),
+        row("demo_general", 0.6333, 0.6167, -0.075, 0.042, 0.727, gained=5, lost=7),
+        row("gsm8k", 0.3417, 0.2333, -0.176, -0.036, 0.0041, metric="exact_match,strict-match"),
+        row("wikitext", 18.42, 15.07, -4.02, -2.71, 0.0002, metric="word_perplexity", n=62, higher_is_better=False),
+        row("lambada_openai", 9.81, 11.35, 0.62, 2.47, 0.0011, metric="perplexity", n=200, higher_is_better=False),
+        row("general_mcq/银行业务与个人理财知识", 0.25, 0.875, 0.41, 0.79, 6e-5, n=24, **scope),
+        row("general_qa/open", 0.1124, 0.4417, None, None, None, metric="bleu-4", n=16,
+            remark="not a mean over items: no paired interval", **scope),
+        row("mmlu", 0.4708, 0.4767, -0.0004, 0.012, 0.072, n=1400, remark="1400 of 1402 items paired", **scope),
+        row("ceval", 0.41, 0.47, None, None, None, delta=None,
+            remark="not the same implementation: precision: float32 / bfloat16", **scope),
+        *(row(t, 0.4 + i / 100, 0.42 + i / 100, -0.04, 0.08, 0.5, n=100, **scope) for i, t in enumerate(MMLU)),
+    ]  # fmt: skip
+    scores = []
+    for r in rows:
+        own = {"precision": "bfloat16"} if r.task == "ceval" else {}
+        more = {"metric": r.metric, "n": r.n, "harness": r.harness, "higher_is_better": r.higher_is_better}
+        scores.append(score("base", r.task, r.base, **more))
+        scores.append(score("tuned", r.task, r.tuned, implementation=own, **more))
+    scores.append(score("base", "truthfulqa", 0.3, metric="rouge1_max", stderr=None))
+    curve: list[dict[str, Any]] = [
+        {"step": s, "loss": 3.4 * math.exp(-s / 25) + 0.45 + 0.07 * math.sin(s * 1.7), "grad_norm": 1.2,
+         "learning_rate": 1e-4 * min(s / 8, 1) * (0.5 + 0.5 * math.cos(math.pi * min(1, s / 120)))}
+        for s in range(1, 121)
+    ]  # fmt: skip
+    curve += [{"step": s, "eval_loss": 3.3 * math.exp(-s / 25) + 0.56} for s in range(20, 121, 20)]
+    part = {"rows": 456, "turns": 1020, "assistant_turns": 510, "chars": 84_210, "chars_mean": 184.67,
+            "chars_p50": 161, "chars_p95": 402, "chars_max": 1980}  # fmt: skip
+    source = {"source": "train_sharegpt.jsonl", "format": "sharegpt", "rows_in": 320, "rows_kept": 306,
+              "rows_rejected": 14, "rejected": {"empty_assistant": 9, "truncated": 5}}  # fmt: skip
+    other = {"source": "银行问答.json", "format": "alpaca", "rows_in": 180, "rows_kept": 174, "rows_rejected": 6,
+             "rejected": {"duplicate": 6}}  # fmt: skip
+    return EMPTY.model_copy(update={
+        "recipe": "demo-qwen2.5-0.5b",
+        "description": "LoRA on an invented bank's questions and answers (银行问答), scored by two harnesses.",
+        "rows": rows,
+        "scores": scores,
+        "data": {"rows_in": 500, "rows_train": 456, "rows_val": 24, "rows_rejected": 20, "reject_fraction": 0.04,
+                 "rejected": {"empty_assistant": 9, "duplicate": 6, "truncated": 5}, "sources": [source, other],
+                 "train": part, "val": {**part, "rows": 24, "turns": 52, "chars": 4411, "chars_max": 611}},
+        "train": {"checkpoint": "checkpoint-120", "steps": 120, "epochs": 2.0, "first_loss": 3.7129,
+                  "last_loss": 0.4632, "last_eval_loss": 0.5871},
+        "curve": curve,
+        "stages": [StageLine(label=name, done=True, seconds=s, folder=f"stages/{name}-3fa9c1")
+                   for name, s in [("base", 41.2), ("data", 3.4), ("train", 1312), ("export", 38.9),
+                                   ("eval.lm_eval.base", 301), ("eval.lm_eval.tuned", 297.5)]],
+        "choices": [{"where": "train.precision", "value": "float32", "reason": "no GPU: bf16 is no faster on CPUs"},
+                    {"where": "train.packing", "value": "false", "reason": "sdpa: packing needs flash-attention"}],
+        "remarks": ["evalscope, base: general_qa: rouge could not be computed for 3 samples (no text); left out"],
+        "provenance": {"time": "2025-06-01T09:30:00+00:00", "host": "box", "python": "3.11.9", "git": None,
+                       "tools": {"ms-swift": "4.6.0", "lm-eval": "0.4.13", "evalscope": "1.14.1"}},
+    })  # fmt: skip
+
+
+def partial() -> Report:
+    """Prepared, training at step 6, nothing scored."""
+    whole = demo()
+    return EMPTY.model_copy(update={
+        "recipe": "demo-running", "data": whole.data, "curve": whole.curve[:6],
+        "stages": [StageLine(label="data", done=True, seconds=3.4), StageLine(label="train", done=False)],
+        "remarks": ["not done yet: train"],
+    })  # fmt: skip
+
+
+def leaderboard() -> Report:
+    values = {"qwen2.5-0.5b": 0.4758, "qwen2.5-1.5b": 0.6013, "通义千问-7b-instruct": 0.7342}
+    scores = []
+    for model, value in values.items():
+        scores += [
+            score(model, "mmlu", value),
+            score(model, "arc_challenge", value - 0.1, metric="acc_norm", stderr=None),
+        ]
+        scores += [score(model, f"mmlu_s{i}", value) for i in range(10)]
+        scores.append(score(model, "wikitext", 30 - 20 * value, metric="word_perplexity", higher_is_better=False))
+        scores.append(score(model, "gsm8k", value - 0.2, implementation={"chat_template": model}))
+    return EMPTY.model_copy(update={"recipe": "leaderboard", "scores": scores})
+
+
+class Elements(HTMLParser):
+    VOID = frozenset({"meta", "br", "img", "link", "input", "hr", "path", "line", "circle"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.details: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {k: v or "" for k, v in attrs}))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {k: v or "" for k, v in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+        if "details" in self.open:
+            self.details.append(data)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "higher", "word"),
+    [
+        (0.01, 0.2, 0.03, True, BETTER),
+        (-0.2, -0.01, 0.03, True, WORSE),
+        (0.01, 0.2, 0.03, False, WORSE),
+        (-0.2, -0.01, 0.03, False, BETTER),
+        (-0.01, 0.2, 0.03, True, UNCLEAR),
+        (0.0, 0.2, 0.03, True, UNCLEAR),
+        (0.01, 0.2, 0.05, True, UNCLEAR),
+        (None, None, None, True, UNTESTED),
+    ],
+)
+def test_better_and_worse_need_interval_and_p(
+    low: float | None, high: float | None, p: float | None, higher: bool, word: str
+) -> None:
+    assert judge(row("t", 0.5, 0.6, low, high, p, higher_is_better=higher)) == word
+
+
+def test_other_implementation_is_neither_subtracted_nor_judged() -> None:
+    entry = line(row("t", 0.5, 0.6, None, None, None, delta=None, remark="not the same implementation: n_shot: 0 / 5"))
+    assert (entry.word, entry.delta) == (INCOMPARABLE, "–")
+    assert "n_shot: 0 / 5" in entry.why
+    assert line(row("t", 0.5, 0.6, None, None, None)).why
+
+
+def test_digits() -> None:
+    entry = line(row("t", 0.2083333, 0.25, 0.00021, 0.1, 0.0499999))
+    assert (entry.base, entry.tuned, entry.delta, entry.p) == ("0.2083", "0.2500", "+0.0417", "0.05000")
+    assert entry.interval == ("+0.0002", "+0.1000")
+    assert line(row("t", 0.2083, 0.9167, 0.6, 0.8, 1e-9)).base == "0.208"
+    assert line(row("t", 37.1423, 40.0, -1, 3, 0.5)).base == "37.14"
+    assert fixed(-0.0001, 3, sign=True) == "0.000"
+
+
+def test_markdown_says_what_happened() -> None:
+    text = to_markdown(demo())
+    assert (
+        "| demo_bank | lm_eval | acc | 120 | 0.208 | 0.917 | +0.708 | +0.601 to +0.789 | <0.001 |".replace("<", "&lt;")
+        in text
+    )
+    assert re.search(r"\| demo_bank \| lm_eval \| acc_norm \|.*\*\*better\*\* \|", text)
+    assert re.search(r"\| gsm8k \|.*\*\*worse\*\* \|", text)
+    assert re.search(r"\| wikitext \| lm_eval \| word_perplexity ↓ \|.*−3.35.*\*\*better\*\* \|", text)
+    assert re.search(r"\| lambada_openai \|.*\*\*worse\*\* \|", text)
+    assert re.search(r"\| general_qa/open \|.*not tested \(not a mean over items: no paired interval\) \|", text)
+    assert re.search(r"\| ceval \|.*\| – \|  \| – \| not comparable \(not the same implementation", text)
+    assert "12 rows of subsets of mmlu (evalscope) left out" in text
+    assert "mmlu/subject_03" not in text.split("## What the scores are of")[0]
+    assert "better on 3 of 6 scores (demo_bank acc +0.708" in text
+    for expected in ("rouge1_max", "empty_assistant", "4.00%", "checkpoint-120", "21m52s", "no GPU: bf16", "ms-swift"):
+        assert expected in text
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", row_text)) for row_text in block.splitlines()}) == 1, block
+
+
+def test_html_is_whole_and_fetches_nothing() -> None:
+    text = to_html(demo())
+    page = Elements(text)
+    assert not page.open
+    assert text.startswith("<!doctype html>")
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.found}
+    assert not re.search(r"url\(|@import|https?:|//", text)
+    assert any(a.get("charset") == "utf-8" for _, a in page.found)
+    assert {a["id"] for t, a in page.found if t == "section" and "id" in a} == {
+        "comparison", "forest", "remarks", "training", "data", "details",
+    }  # fmt: skip
+    assert "mmlu/subject_03" in page.details
+    assert "银行业务与个人理财知识" in page.text
+    for expected in ("not the same implementation: precision", "empty_assistant", "train.packing", "0.4.13", "21m52s"):
+        assert expected in page.text
+
+
+@pytest.mark.parametrize("make", [demo, partial, leaderboard])
+def test_drawn_numbers_are_finite(make: Any) -> None:
+    page = Elements(to_html(make()))
+    geometry = [a[k] for t, a in page.found if t in ("line", "path", "text", "svg", "circle") for k in a.keys() & {
+        "x", "y", "x1", "x2", "y1", "y2", "d", "r", "width", "height", "viewbox"}]  # fmt: skip
+    for text in geometry:
+        numbers = re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", text)
+        assert numbers
+        assert all(math.isfinite(float(n)) for n in numbers)
+        assert re.fullmatch(r"[-\d.%MLhZ ]+", text), text
+
+
+def test_forest_keeps_places_in_order_and_units_apart() -> None:
+    panels = figures.forest([line(r) for r in demo().rows[:6]])
+    assert [panel.unit for panel in panels] == ["", "word_perplexity", "perplexity"]
+    for bar in panels[0].bars:
+        assert 0 <= bar.low <= bar.at <= bar.high <= 100
+        assert (bar.line.row.ci_low or 0) > 0 or bar.low <= panels[0].zero
+
+
+def test_curve_with_holes() -> None:
+    assert figures.chart([], [("loss", "")], 100) is None
+    assert figures.chart([{"step": 1, "loss": math.nan}, {"step": 2, "loss": None}], [("loss", "")], 100) is None
+    one = figures.chart([{"step": 5, "loss": 2.0}], [("loss", ""), ("eval_loss", "")], 100)
+    assert one
+    assert [(s.key, len(s.dots)) for s in one.series] == [("loss", 1)]
+    long = figures.thin([(float(i), float(i % 97 == 0) * 9) for i in range(50_000)])
+    assert len(long) <= figures.MAX_POINTS + 2
+    assert max(v for _, v in long) == 9
+    assert long == sorted(long)
+
+
+def test_hostile_names_stay_text() -> None:
+    report = demo().model_copy(update={
+        "rows": [row(EVIL, 0.1, 0.9, 0.5, 0.9, 1e-5, metric=EVIL, suite=EVIL, remark=EVIL)], "recipe": EVIL,
+        "scores": [score(EVIL, EVIL, 0.1, suite=EVIL), score("bad\x1b[31m\u202e", EVIL, 0.2, suite="s")],
+        "remarks": [EVIL, "# no heading\n# here"], "description": EVIL, "data": {"rejected": {EVIL: 3}}, "verdict": EVIL,
+        "train": {EVIL: EVIL}, "choices": [{"where": EVIL, "value": EVIL, "reason": EVIL}],
+        "provenance": {"tools": {EVIL: EVIL}}, "stages": [StageLine(label=EVIL, done=True, folder=EVIL)],
+    })  # fmt: skip
+    page = Elements(to_html(report))
+    assert EVIL in page.text
+    assert "img" not in {tag for tag, _ in page.found}
+    assert not any(name.startswith("on") for _, attributes in page.found for name in attributes)
+    text = to_markdown(report)
+    assert "<" not in text
+    assert not re.search(r"(?<!\\)\[|(?<!\\)`|^- #", text.replace("`auto`", ""), re.MULTILINE)
+    for plain_text in (to_terminal(report), text, page.text):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", plain_text)
+
+
+def test_only_many_subsets_are_folded_and_never_all_there_is() -> None:
+    assert folded_parents(["mmlu", *MMLU]) == dict.fromkeys(MMLU, "mmlu")
+    assert folded_parents(["mmlu", *MMLU[:8]]) == {}
+    assert folded_parents(MMLU) == {}
+    nested = ["mmlu", "mmlu_stem", *(f"mmlu_stem_{i}" for i in range(9)), "mmlus"]
+    assert set(folded_parents(nested).values()) == {"mmlu"}
+    assert "mmlus" not in folded_parents(nested)
+
+
+def test_csv_round_trip() -> None:
+    report = demo().model_copy(update={"scores": [*demo().scores, score("base", 'a,"b";c,银行', 1 / 3, stderr=None)]})
+    records = list(csv.DictReader(io.StringIO(to_csv(report))))
+    assert tuple(records[0]) == CSV_HEADER
+    back = []
+    for r in records:
+        own = {k: r[k] for k in ("harness", "version", "task_version", "chat_template", "scoring", "precision")}
+        back.append(ModelScore(
+            model=r["model"], suite=r["suite"], task=r["task"], harness=r["harness"], metric=r["metric"],
+            value=float(r["value"]), stderr=float(r["stderr"]) if r["stderr"] else None, n=int(r["n"]),
+            higher_is_better=r["higher_is_better"] == "True",
+            implementation=Implementation(**own, n_shot=int(r["n_shot"]) if r["n_shot"] else None),
+        ))  # fmt: skip
+    assert back == report.scores
+
+
+def test_terminal_lines_up_with_chinese_names() -> None:
+    text = to_terminal(demo(), 100)
+    block = next(b for b in text.split("\n\n") if b.startswith("evalscope"))
+    lines = block.splitlines()
+    end = lines[1].index("tuned") + len("tuned")
+    for entry in (e for e in lines[2:] if re.search(r"\d\.\d{3}", e)):
+        cell = 0
+        for i, character in enumerate(entry):
+            cell += display_width(character)
+            if cell == end:
+                assert re.search(r" \d\.\d+$", entry[: i + 1]), entry
+                break
+        else:
+            pytest.fail(f"no cell ends at column {end}: {entry}")
+    assert "银行" in block
+    assert "not a mean over items: no paired interval" in block
+    assert "12 rows of subsets of mmlu left out" in block
+    assert "mmlu/subject" not in text
+    assert chunks("银行业务", 5) == ["银行", "业务"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("make", [demo, partial, leaderboard])
+def test_terminal_keeps_its_width(make: Any, width: int) -> None:
+    assert max(map(display_width, to_terminal(make(), width).splitlines())) <= width
+
+
+def test_unfinished_run() -> None:
+    report = partial()
+    for text in (to_markdown(report), Elements(to_html(report)).text, to_terminal(report)):
+        assert "not done yet: train" in text
+        assert "456" in text
+        assert "better" not in text
+    assert 'aria-label="Loss by optimizer step"' in to_html(report)
+    assert len(to_csv(report).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "kept", ["rows", "scores", "data", "train", "curve", "stages", "choices", "remarks", "provenance"]
+)
+def test_any_part_alone(kept: str) -> None:
+    report = EMPTY.model_copy(update={kept: getattr(demo(), kept)})
+    assert not Elements(to_html(report)).open
+    assert to_markdown(report)
+    assert to_terminal(report)
+    assert to_csv(report)
+
+
+def test_base_scored_but_tuned_not_yet() -> None:
+    report = partial().model_copy(update={"train": demo().train, "scores": [score("base", "demo_bank", 0.208)]})
+    assert "the tuned model is not scored, so there is nothing to compare" in to_markdown(report)
+    assert "| demo_bank | lm_eval | acc | 120 | 0.208 ± 0.042 |" in to_markdown(report)
+
+
+def test_leaderboard_has_a_column_per_model() -> None:
+    report = leaderboard()
+    text = to_markdown(report)
+    assert "| task | harness | metric | n | qwen2.5-0.5b | qwen2.5-1.5b | 通义千问-7b-instruct |" in text
+    assert "| mmlu | lm_eval | acc | 120 | 0.476 ± 0.042 | 0.601 ± 0.042 | **0.734 ± 0.042** |" in text
+    assert "word_perplexity ↓ | 120 | 20.48 ± 0.04 | 17.97 ± 0.04 | **15.32 ± 0.04** |" in text
+    assert "gsm8k acc: the models' scores differ in chat_template" in text
+    assert "| gsm8k | lm_eval | acc | 120 | 0.276" in text
+    assert "10 rows of subsets left out" in text
+    assert "change" not in text
+    assert "mmlu_s3" in Elements(to_html(report)).details
+    assert "differ in chat_template" in to_terminal(report)
+
+
+def test_implementations_are_grouped() -> None:
+    table = tables.implementations(demo())
+    assert len(table.rows) == 3
+    assert "bfloat16" in next(r for r in table.rows if r[0] == "ceval")
+
+
+_number = st.floats(allow_nan=False, allow_infinity=False)
+_maybe = st.none() | _number
+_text = st.text(max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(_text, _text, _number, _number, _maybe, _maybe, _maybe, st.booleans()), max_size=5),
+    st.lists(st.dictionaries(st.sampled_from(["loss", "eval_loss", "learning_rate"]), st.floats()), max_size=5),
+    st.integers(60, 200),
+)
+def test_any_report_renders(numbers: list[Any], curve: list[dict[str, Any]], width: int) -> None:
+    """Whatever names and numbers: every format renders, stays within its bounds and can be encoded."""
+    rows = [
+        row(t, base, tuned, low, high, p, metric=m, delta=low, higher_is_better=up)
+        for t, m, base, tuned, low, high, p, up in numbers
+    ]
+    report = EMPTY.model_copy(update={
+        "rows": rows, "curve": [{"step": i, **point} for i, point in enumerate(curve)],
+        "scores": [score("base", r.task, r.base, metric=r.metric) for r in rows],
+    })  # fmt: skip
+    terminal = to_terminal(report, width)
+    page = to_html(report)
+    drawn = re.findall(r' (?:[xy][12]?|d)="([^"]*)"', page)
+    assert all(re.fullmatch(r"[-\d.%MLhZ ]+", text) for text in drawn)
+    assert not Elements(page).open
+    assert len(list(csv.reader(io.StringIO(to_csv(report))))) == len(rows) + 1
+    for text in (terminal, page, to_markdown(report)):
+        text.encode()
+    assert max(map(display_width, terminal.splitlines())) <= width
