@@ -3,7 +3,6 @@
 RECIPE ?= recipes/demo.yaml
 ARGS   ?=
 PORT   ?= 5092
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
@@ -11,7 +10,7 @@ STAGES := data train export eval report
 # All stage goals of one call go to one pipeline process: one experiment, one report.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
-.PHONY: help setup demo demo-model dashboard status gc dry-run test test-fast lint format lock clean $(STAGES)
+.PHONY: help setup demo demo-model dashboard status gc dry-run test test-fast bench lint format lock clean $(STAGES)
 
 help:
 	@echo "make demo                      install, train and evaluate the demo on this machine"
@@ -24,19 +23,12 @@ help:
 
 setup: $(VENV)/.installed
 
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
-	  { echo "Python 3.11 or 3.12 is needed, this is $$($(PYTHON) --version); give it as PYTHON=..."; exit 3; }
-	$(PYTHON) -m venv $(VENV)
-
-# torch first: with it there, no other package's loose requirement brings a second one.
-$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(RUN) -m pip install -q -c constraints.txt torch
-	$(RUN) -m pip install -q -c constraints.txt -e '.[demo]'
+$(VENV)/.installed: pyproject.toml constraints.txt scripts/setup.sh
+	scripts/setup.sh demo
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(RUN) -m pip install -q -c constraints.txt -e '.[demo,dev]'
+	scripts/setup.sh demo,dev
 	@touch $@
 
 demo-model: setup
@@ -67,6 +59,9 @@ test: $(VENV)/.installed-dev
 
 test-fast: $(VENV)/.installed-dev
 	$(RUN) -m pytest -m 'not slow'
+
+bench: $(VENV)/.installed-dev
+	scripts/bench.sh
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

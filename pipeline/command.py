@@ -24,7 +24,10 @@ class Command:
         for path, text in self.files.items():
             # An unquoted here-document, so that $RUNS in it is expanded; everything else is escaped.
             body = re.sub(r"\\|`|\$(?!RUNS\b)", r"\\\g<0>", text.rstrip("\n"))
-            lines.append(f"mkdir -p {quote(str(path.parent))} && cat > {quote(str(path))} <<EOF\n{body}\nEOF")
+            end = "EOF"
+            while end in body.split("\n"):
+                end += "F"
+            lines.append(f"mkdir -p {quote(str(path.parent))} && cat > {quote(str(path))} <<{end}\n{body}\n{end}")
         words = [f"{name}={quote(value)}" for name, value in self.env.items()]
         words += [quote(word) for word in self.argv]
         lines.append(_wrap(words))
@@ -60,10 +63,8 @@ def _word(value: Any) -> str:
 
 def quote(word: str) -> str:
     """One shell word; a leading or embedded $RUNS stays a variable."""
-    if "$RUNS" not in word:
+    if not re.search(r"\$RUNS\b", word):
         return shlex.quote(word)
-    if re.fullmatch(r"[$\w./=:@%+,-]+", word) and word.count("$") == word.count("$RUNS"):
-        return f'"{word}"'
     escaped = re.sub(r'\\|"|`|\$(?!RUNS\b)', r"\\\g<0>", word)
     return f'"{escaped}"'
 

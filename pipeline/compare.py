@@ -115,7 +115,7 @@ def paired_statistics(pairs: Sequence[tuple[float, float]], confidence: float = 
 
 
 def _binary(pairs: Sequence[tuple[float, float]], confidence: float) -> Paired:
-    from scipy import stats  # noqa: PLC0415 - half a second that a cached rerun without scores need not pay
+    from scipy import stats
 
     n = len(pairs)
     gained = sum(1 for base, tuned in pairs if tuned > base)
@@ -137,8 +137,8 @@ def _binary(pairs: Sequence[tuple[float, float]], confidence: float) -> Paired:
 
 
 def _graded(pairs: Sequence[tuple[float, float]], confidence: float) -> Paired:
-    import numpy as np  # noqa: PLC0415 - as above
-    from scipy import stats  # noqa: PLC0415
+    import numpy as np
+    from scipy import stats
 
     difference = np.array([tuned - base for base, tuned in pairs])
     delta = float(difference.mean())

@@ -31,8 +31,8 @@ def read(path: Path) -> list[Point]:
     points = []
     for record in records(path):
         position = record.get("global_step/max_steps")
-        if not isinstance(position, str):
-            continue  # the summary at the end
+        if not isinstance(position, str) or "train_runtime" in record:
+            continue  # the summaries at the end
         numbers = {k: _number(v) for k, v in record.items() if _number(v) is not None}
         points.append({"step": int(position.split("/")[0]), **numbers})
     return points

@@ -1,4 +1,4 @@
-"""Every expected way to fail, with the exit code it ends the program with. Anything else is a bug and shows a traceback."""
+"""Every expected way to fail, with the exit code it ends the program with. Anything else is a bug: traceback."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,9 +116,12 @@ class Executor:
         record = self.store.publish(
             stage, attempt, {"label": label, "started": started, "seconds": seconds, "result": result}
         )
-        for old in earlier:  # their logs stay for the stitched curve, their checkpoints are of no more use
-            for checkpoint in old.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint, ignore_errors=True)
+        for (
+            old
+        ) in earlier:  # their logs stay for the stitched curve; checkpoints and half-merged models are of no more use
+            for path in old.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
         self.console.say(f"{label}: done in {duration(seconds)}")
         return record
 
@@ -139,15 +142,19 @@ class Executor:
             reader.start()
             try:
                 clock = time.monotonic()
-                while process.poll() is None:
-                    time.sleep(POLL_S)
+                while True:
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(POLL_S)
+                        break
                     text = stage.progress(attempt) or "running"
                     self.console.progress(f"{label}: {text}  ({duration(time.monotonic() - clock)})")
             finally:
-                if process.poll() is None:
-                    processes.stop(process, str(folder))
-                processes.sweep(str(folder))  # a launcher may end before its workers do
-                reader.join()
+                try:
+                    if process.poll() is None:
+                        processes.stop(process, str(folder))
+                finally:
+                    processes.sweep(str(folder))  # a launcher may end before its workers do
+                    reader.join()
         if process.returncode != 0:
             raise CommandFailedError(_failure(label, command, process.returncode, list(tail), log, hidden))
 
@@ -192,15 +199,17 @@ def _tee(
 ) -> None:
     """Copy output to the log line by line, redacted; of a progress bar only its last state before a newline."""
     assert process.stdout is not None
-    for raw in process.stdout:
-        text = raw.decode("utf-8", errors="replace").rstrip("\r\n")
-        line = redact(text.rsplit("\r", 1)[-1], hidden)
-        log.write(line + "\n")
-        log.flush()
-        if line.strip():
-            tail.append(line)
-            if console:
-                console.say(line)
+    with process.stdout as lines:
+        for raw in lines:
+            text = raw.decode("utf-8", errors="replace").rstrip("\r\n")
+            line = redact(text.rsplit("\r", 1)[-1], hidden)
+            with suppress(OSError):  # a full disk must not end the reading: the tool would wait for us for ever
+                log.write(line + "\n")
+                log.flush()
+            if line.strip():
+                tail.append(line)
+                if console:
+                    console.say(line)
 
 
 def _failure(label: str, command: Command, status: int, tail: list[str], log: Path, hidden: Any) -> str:

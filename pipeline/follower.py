@@ -73,10 +73,6 @@ class Follower:
         self._env = env
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def started(self) -> bool:
-        return self._process is not None
-
     def check(self) -> None:
         """PreflightError if online tracking cannot work: a wrong key, or no network."""
         if self._tracking.mode != "online":
@@ -87,6 +83,12 @@ class Follower:
         )  # fmt: skip
         if done.returncode:
             raise PreflightError(f"SwanLab: {done.stdout.strip() or done.stderr.strip().splitlines()[-1:]}")
+
+    def is_behind(self, folders: Mapping[str, str]) -> bool:
+        """Whether no finished experiment holds these stages (folder name -> label): none yet, or one that failed."""
+        state = read_json(self._run_dir / "tracking.json") or {}
+        same = state.get("stages") == {label: name for name, label in folders.items()}
+        return not (same and state.get("mode") == self._tracking.mode and state.get("state") == "finished")
 
     def start(self) -> None:
         if self._tracking.mode == "disabled" or self._process:

@@ -31,7 +31,7 @@ def unneeded(root: Path) -> Iterator[tuple[Path, str]]:
     Both come back by themselves: a deleted stage is made again when something asks for it.
     """
     needed: dict[str, str] = {}
-    for listing in sorted(root.glob("*/stages.json")):
+    for listing in sorted([*root.glob("*/stages.json"), *root.glob("*/history/*/stages.json")]):
         for line in (read_json(listing) or {}).get("stages", []):
             name = Path(line["dir"]).name
             evaluated = line["name"] == "export" and _all_evaluated(listing)

@@ -71,7 +71,7 @@ def probe(env: Mapping[str, str] = os.environ) -> Machine:  # noqa: TID251 - the
 
 def _gpus(env: Mapping[str, str]) -> tuple[Gpu, ...]:
     try:
-        import pynvml  # noqa: PLC0415 - loads the driver's library; only a machine with one has it
+        import pynvml
     except ImportError:
         return ()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from pipeline.errors import PreflightError
 from pipeline.execute import find_program
+from pipeline.files import read_json
 from pipeline.provenance import version
 from pipeline.recipe import Recipe
 from pipeline.sources import weight_problems
@@ -84,6 +84,9 @@ def _models(recipe: Recipe, stages: Iterable[Stage]) -> Iterator[str]:
         if not (folder / "config.json").is_file():
             yield f"{folder}: no config.json, so this is not a model folder"
             continue
+        for path in sorted(folder.glob("*.json")):
+            if not isinstance(read_json(path), dict | list):
+                yield f"{path}: not JSON, so it is cut or something else; fetch it again"
         if not list(folder.glob("*.safetensors")):
             yield f"{folder}: no *.safetensors (pickled weights are not loaded: they can run code)"
         yield from weight_problems(folder)
@@ -98,7 +101,7 @@ def _code(folder: Path) -> Iterator[str]:
         yield f"{path}: the tools would run this file; {remedy}"
     for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
         path = folder / name
-        if path.is_file() and "auto_map" in json.loads(path.read_text(encoding="utf-8")):
+        if path.is_file() and "auto_map" in (read_json(path) or {}):
             yield f"{path}: auto_map makes the tools run code from the model; {remedy}"
 
 

@@ -20,6 +20,8 @@ import psutil
 TAG = "PIPELINE_STAGE_DIR"
 GRACE_S = 35.0
 """torchrun itself waits 30 s for its workers."""
+LAST_WORDS_S = 5.0
+"""For workers whose launcher died without ending them."""
 
 
 def start(argv: Sequence[str], env: Mapping[str, str], cwd: Path, tag: str) -> subprocess.Popen[bytes]:
@@ -36,15 +38,25 @@ def start(argv: Sequence[str], env: Mapping[str, str], cwd: Path, tag: str) -> s
 
 
 def stop(process: subprocess.Popen[bytes], tag: str, grace_s: float = GRACE_S) -> None:
-    """TERM the group, wait, KILL the remembered tree, sweep by tag until nothing is left."""
+    """TERM the group, wait, TERM what is left elsewhere, KILL the remembered tree, sweep by tag until nothing is left.
+
+    An exception (a second signal) ends the waiting, not the killing.
+    """
     remembered = _tree(process.pid)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGTERM)
-    psutil.wait_procs(remembered, timeout=grace_s)
-    _kill(remembered)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=5)
-    sweep(tag)
+    try:
+        group = [child for child in remembered if _group(child.pid) == process.pid]
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGTERM)
+        psutil.wait_procs(group, timeout=grace_s)  # torchrun ends its workers, then itself
+        for child in remembered:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
+        psutil.wait_procs(remembered, timeout=LAST_WORDS_S)
+    finally:
+        _kill(remembered)
+        sweep(tag)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
 
 
 def sweep(tag: str, attempts: int = 50) -> int:
@@ -65,9 +77,9 @@ def tagged(tag: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(TAG) == tag:
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+            mine = process.pid != os.getpid() and process.environ().get(TAG) == tag
+            if mine and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
         except (psutil.Error, OSError):
             continue  # gone, or another user's
     return found
@@ -79,6 +91,13 @@ def _tree(pid: int) -> list[psutil.Process]:
         return [parent, *parent.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _kill(processes: Iterable[psutil.Process]) -> None:

@@ -5,42 +5,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-Auto = Literal["auto"]
-Hub = Literal["modelscope", "huggingface"]
-Precision = Literal["float32", "bfloat16", "float16"]
-ExtraValue = bool | int | float | str | list[str] | list[int] | list[float] | dict[str, object]
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
-
-def _from_recipe(path: Path, info: ValidationInfo) -> Path:
-    base = (info.context or {}).get("base", Path())
-    return Path(os.path.normpath(base / path.expanduser()))
-
-
-FilePath = Annotated[Path, AfterValidator(_from_recipe), PlainSerializer(str)]
-"""A path on this machine, relative to the recipe file. It is never part of a stage's identity; the content is."""
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+from pipeline.fields import HUB_ID, NAME, Auto, ExtraArgs, FilePath, Hub, Precision, Section
+from pipeline.suites import EvalSpec
 
 
 class Origin(Section):
@@ -108,7 +79,7 @@ class TrainSpec(Section):
     """LoRA by `swift sft`. What is not here goes through extra_args."""
 
     rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
     dropout: float = Field(default=0.05, ge=0, lt=1)
     target_modules: str | tuple[str, ...] = "all-linear"
     learning_rate: float = Field(default=1e-4, gt=0)
@@ -146,7 +117,7 @@ class TrainSpec(Section):
     """Adapter initialisation and dropout."""
     data_seed: int = 42
     """Order of the training data."""
-    extra_args: dict[str, ExtraValue] = Field(default_factory=dict)
+    extra_args: ExtraArgs = Field(default_factory=dict)
     """Any other flag of `swift sft`, without the dashes: {use_rslora: true}."""
 
     @model_validator(mode="after")
@@ -169,65 +140,7 @@ class ExportSpec(Section):
     precision: Literal["model"] | Precision = "model"
     """Data type of the merged weights; `model` keeps the one in the base model's config.json."""
     max_shard_size: str = Field(default="5GB", pattern=r"^[0-9]+(\.[0-9]+)?(KB|MB|GB)$")
-    extra_args: dict[str, ExtraValue] = Field(default_factory=dict)
-
-
-class Benchmark(Section):
-    """One task of a suite: a built-in name, optionally read from local data."""
-
-    name: str
-    """The harness's own name of the task or data set (hellaswag, gsm8k, general_mcq, ...)."""
-    path: FilePath | None = None
-    """Folder or file the data are read from, instead of the hub."""
-    args: dict[str, object] = Field(default_factory=dict)
-    """Overrides: keys of lm-eval's task YAML, or of EvalScope's dataset-args entry."""
-
-
-class EvalBase(Section):
-    name: str | None = None
-    """Label of this suite; the default is the harness's name, so a second suite of one harness needs one."""
-    limit: int | None = Field(default=None, ge=1)
-    """Samples per task (lm-eval) or per subset (EvalScope); all when absent."""
-    batch_size: int = Field(default=8, ge=1)
-    precision: Auto | Precision = "auto"
-    device: Auto | Literal["cpu", "cuda"] = "auto"
-    """Not part of the identity: a score is looked for under the same settings wherever it was made."""
-    seed: int = 42
-    extra_args: dict[str, ExtraValue] = Field(default_factory=dict)
-    """Any other flag of the harness, without the dashes."""
-
-    @property
-    def entry(self) -> str:
-        return self.name or str(getattr(self, "harness"))  # noqa: B009 - declared by each harness
-
-    @field_validator("name")
-    @classmethod
-    def _name(cls, value: str | None) -> str | None:
-        if value is not None and not NAME.fullmatch(value):
-            raise ValueError("should be letters, digits, '.', '_', '-' (at most 64)")
-        return value
-
-
-class LmEvalSpec(EvalBase):
-    harness: Literal["lm_eval"]
-    tasks: tuple[str | Benchmark, ...] = Field(min_length=1)
-    num_fewshot: int | None = Field(default=None, ge=0)
-    """Examples in the prompt; the task's own number when absent."""
-    include_path: FilePath | None = None
-    """Folder with your own task YAML files (and, best, their data: all of it is part of the identity)."""
-    model_args: dict[str, ExtraValue] = Field(default_factory=dict)
-    gen_kwargs: dict[str, ExtraValue] = Field(default_factory=dict)
-
-
-class EvalScopeSpec(EvalBase):
-    harness: Literal["evalscope"]
-    datasets: tuple[str | Benchmark, ...] = Field(min_length=1)
-    generation: dict[str, ExtraValue] = Field(default_factory=dict)
-    """EvalScope's generation-config: max_tokens, temperature, do_sample, ..."""
-    model_args: dict[str, ExtraValue] = Field(default_factory=dict)
-
-
-EvalSpec = Annotated[LmEvalSpec | EvalScopeSpec, Field(discriminator="harness")]
+    extra_args: ExtraArgs = Field(default_factory=dict)
 
 
 class CompareSpec(Section):
@@ -238,7 +151,7 @@ class CompareSpec(Section):
 class RuntimeSpec(Section):
     offline: bool = False
     """Tell every tool not to ask any hub; what is missing then fails at once, not after retries."""
-    min_free_gb: float = Field(default=1, ge=0)
+    min_free_gb: float = Field(default=1.0, ge=0)
     """Refuse to start with less free disk than this under the runs folder."""
     log_level: Literal["progress", "full"] = "progress"
     """`full` also prints the tools' own output; their whole log is always on disk."""
@@ -262,7 +175,7 @@ class Recipe(Section):
     name: str
     """Folder of the report under the runs folder."""
     description: str = ""
-    model: ModelSpec | tuple[ModelSpec, ...]
+    model: ModelSpec | Annotated[tuple[ModelSpec, ...], Field(min_length=1)]
     """The base model. Without `train`: one or several models to evaluate."""
     chat_template: bool = True
     """One setting for training, base and tuned alike: the model's chat template, or plain text."""

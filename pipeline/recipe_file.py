@@ -5,21 +5,25 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline import yaml_file
 from pipeline.errors import RecipeError
-from pipeline.recipe import EvalScopeSpec, LmEvalSpec, Recipe
+from pipeline.recipe import Recipe
+from pipeline.suites import EvalScopeSpec, LmEvalSpec
 from pipeline.yaml_file import Document, Json, Location
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+# Not every "token": max_tokens and think_end_token are honest settings.
+_SECRET_KEY = re.compile(
+    r"(api[-_]?key|password|secret([-_]key)?|(^|(hub|access|auth|swanlab|hf)[-_])token)$", re.IGNORECASE
+)
 _SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|ms-[0-9a-f]{8}-[0-9a-f-]{20,})")
 _PATH_KEYS = ("path", "include_path")
 _SUITES: dict[str, type[BaseModel]] = {"lm_eval": LmEvalSpec, "evalscope": EvalScopeSpec}
@@ -40,24 +44,16 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), env: Mapping[str, str
         # JSON mode keeps strict types yet takes lists for tuples and strings for paths.
         recipe = Recipe.model_validate_json(json.dumps(data), context={"base": path.parent})
     except ValidationError as error:
-        errors = error.errors()
-        for details in errors:
-            # A list whose items are wrong is also reported as too short, which is not what the user got wrong.
-            depth = len(details["loc"])
-            if details["type"] == "too_short" and any(
-                len(e["loc"]) > depth and e["loc"][:depth] == details["loc"] for e in errors
-            ):
-                continue
-            mistakes.append(_explain(details, document, path))
+        mistakes += [_explain(group, loc, document, path) for loc, group in _grouped(error.errors())]
     if mistakes:
-        raise RecipeError(list(dict.fromkeys(mistakes)))
+        raise RecipeError(sorted(dict.fromkeys(mistakes), key=lambda text: int(text[len(f"{path}:") :].split(":")[0])))
     return recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML that load_recipe reads back (the resolved recipe kept beside a report)."""
     data = recipe.model_dump(mode="json", exclude_none=True)
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    return yaml_file.dump(data)
 
 
 def _override(document: Document, text: str) -> None:
@@ -90,14 +86,16 @@ def _expand(
     value: Json, env: Mapping[str, str], at: Location, document: Document, path: Path, mistakes: list[str]
 ) -> Json:
     if isinstance(value, dict):
+        for key in value:
+            if _SECRET_KEY.search(key):
+                where = f"{path}:{_line(document, (*at, key))}: {_dotted((*at, key))}"
+                mistakes.append(f"{where}: secrets belong in the environment or .env, where the tools find them")
         return {k: _expand(v, env, (*at, k), document, path, mistakes) for k, v in value.items()}
     if isinstance(value, list):
         return [_expand(v, env, (*at, i), document, path, mistakes) for i, v in enumerate(value)]
     if not isinstance(value, str):
         return value
     where = f"{path}:{_line(document, at)}: {_dotted(at)}"
-    if _SECRET_VALUE.search(value):
-        mistakes.append(f"{where}: looks like a key or token; secrets belong in the environment or .env")
 
     def replace(match: re.Match[str]) -> str:
         name, default = match.group(1), match.group(2)
@@ -109,33 +107,67 @@ def _expand(
             mistakes.append(f"{where}: ${{{name}}} is not set; set it in .env or write ${{{name}:-default}}")
         return found or ""
 
-    return _VARIABLE.sub(replace, value)
+    expanded = _VARIABLE.sub(replace, value)
+    if _SECRET_VALUE.search(expanded):
+        mistakes.append(f"{where}: looks like a key or token; secrets belong in the environment or .env")
+    return expanded
 
 
-def _explain(details: ErrorDetails, document: Document, path: Path) -> str:
-    loc = tuple(part for part in details["loc"] if not _is_union_tag(part, details["loc"]))
+def _grouped(errors: Sequence[ErrorDetails]) -> Iterator[tuple[Location, list[ErrorDetails]]]:
+    """Errors by the place the user wrote, without those that pydantic only adds for the other members of a union.
+
+    A value of the wrong type is wrong for every member; where one member got further, only its errors help. A list
+    whose items are wrong is also reported as too short.
+    """
+    groups: dict[Location, list[ErrorDetails]] = {}
+    for details in errors:
+        loc = tuple(part for part in details["loc"] if not _is_union_tag(part, details["loc"]))
+        groups.setdefault(loc, []).append(details)
+    for loc, group in groups.items():
+        deeper = any(len(other) > len(loc) and other[: len(loc)] == loc for other in groups)
+        types = [d for d in group if d["type"].endswith("_type") or d["type"] == "literal_error"]
+        rest = [d for d in group if d not in types and not (deeper and d["type"] == "too_short")]
+        if rest or not deeper:
+            yield loc, rest or types
+
+
+def _explain(group: Sequence[ErrorDetails], loc: Location, document: Document, path: Path) -> str:
+    details = group[0]
     where = f"{path}:{_line(document, loc)}: {_dotted(loc) or 'recipe'}"
-    if details["type"] == "extra_forbidden":
-        fields = sorted(_fields_at(loc[:-1], document))
-        close = difflib.get_close_matches(str(loc[-1]), fields, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(fields)}"
-        return f"{where}: unknown key; {hint}"
-    if details["type"] == "missing":
-        return f"{where}: missing"
-    if details["type"] == "union_tag_invalid":
-        tag = str((details.get("ctx") or {}).get("tag", ""))
-        close = difflib.get_close_matches(tag, _SUITES, n=1)
-        known = f"; did you mean {close[0]!r}?" if close else ""
-        return f"{where}.harness: {tag!r} is not one of {', '.join(_SUITES)}{known}"
-    message = details["msg"].removeprefix("Value error, ")
     given = details.get("input")
-    shown = "" if isinstance(given, dict | list) else f", not {given!r}"
-    hint = ""
-    expected = (details.get("ctx") or {}).get("expected")
-    if details["type"] == "literal_error" and isinstance(given, str) and isinstance(expected, str):
-        close = difflib.get_close_matches(given, re.findall(r"'([^']*)'", expected), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{where}: {message[0].lower() + message[1:]}{shown}{hint}"
+    context = details.get("ctx") or {}
+    match details["type"]:
+        case "extra_forbidden":
+            fields = sorted(_fields_at(loc[:-1], document))
+            return f"{where}: unknown key; {_close(str(loc[-1]), fields) or 'known here: ' + ', '.join(fields)}"
+        case "missing":
+            return f"{where}: missing"
+        case "json_invalid":
+            return f"{where}: holds text that is not Unicode (an escape such as \\ud800)"
+        case "too_short":
+            return f"{where}: should have at least one entry"
+        case "union_tag_not_found":
+            return f"{where}.harness: missing; one of {', '.join(_SUITES)}"
+        case "union_tag_invalid":
+            tag = str(context.get("tag", ""))
+            hint = _close(tag, _SUITES)
+            return f"{where}.harness: {tag!r} is not one of {', '.join(_SUITES)}{hint and '; ' + hint}"
+    shown = "" if isinstance(given, dict | list) else f", not {'null' if given is None else repr(given)}"
+    expected = " ".join(str((d.get("ctx") or {}).get("expected", "")) for d in group)
+    hint = _close(given, re.findall(r"'([^']*)'", expected)) if isinstance(given, str) else ""
+    return f"{where}: {_expectation(group)}{shown}{hint and '; ' + hint}"
+
+
+def _expectation(group: Sequence[ErrorDetails]) -> str:
+    """What was expected, for all members of a union together, in a recipe's words."""
+    message = " or ".join(dict.fromkeys(d["msg"].removeprefix("Input should be ") for d in group))
+    plain = message.removeprefix("Value error, ").replace("a valid array", "a list").replace("an object", "a mapping")
+    return f"should be {plain}" if group[0]["msg"].startswith("Input should be ") else plain[0].lower() + plain[1:]
+
+
+def _close(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def _is_union_tag(part: str | int, loc: tuple[str | int, ...]) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import PreflightError
+from pipeline.fields import Precision
 from pipeline.machine import Machine
-from pipeline.recipe import Precision, Recipe, TrainSpec
+from pipeline.recipe import Recipe, TrainSpec
 
 FLASH = {"flash_attention_2": (8, 0), "flash_attention_3": (9, 0), "flash_attention_4": (9, 0)}
 """Implementations, the proven first, with the least compute capability each runs on."""
@@ -35,7 +36,9 @@ def resolve(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[Choice]]:
         new: dict[str, object] = {}
         if suite.device == "auto":
             new["device"] = "cuda" if machine.gpus else "cpu"
-            choices.append(Choice(f"eval[{index}].device", str(new["device"]), f"{len(machine.gpus)} GPUs visible"))
+            choices.append(Choice(f"eval[{index}].device", str(new["device"]), _visible(machine)))
+        elif suite.device == "cuda" and not machine.gpus:
+            problems.append(f"eval[{index}].device: cuda asked for, but no GPU is visible on this machine")
         if suite.precision == "auto":
             new["precision"] = precision
             choices.append(Choice(f"eval[{index}].precision", precision, why))
@@ -52,6 +55,15 @@ def accumulation(train: TrainSpec) -> int:
     return train.global_batch_size // (train.micro_batch_size * max(train.gpus, 1) * train.nodes)
 
 
+def _visible(machine: Machine) -> str:
+    count = len(machine.gpus)
+    return "1 GPU visible" if count == 1 else f"{count} GPUs visible"
+
+
+def _weakest(machine: Machine) -> str:
+    return min(machine.gpus, key=lambda gpu: gpu.compute_capability).name
+
+
 def _precision(machine: Machine) -> tuple[Precision, str]:
     if not machine.gpus:
         if machine.system == "Darwin":
@@ -59,7 +71,7 @@ def _precision(machine: Machine) -> tuple[Precision, str]:
         return "float32", "no GPU: bf16 is no faster on CPUs, and fp16 gives infinities"
     if machine.bf16:
         return "bfloat16", f"{machine.gpus[0].name} has bf16"
-    return "float16", f"{machine.gpus[0].name} has no bf16 (compute capability below 8.0)"
+    return "float16", f"{_weakest(machine)} has no bf16 (compute capability below 8.0)"
 
 
 def _train(train: TrainSpec, machine: Machine, choices: list[Choice], problems: list[str]) -> TrainSpec:
@@ -93,7 +105,7 @@ def _train(train: TrainSpec, machine: Machine, choices: list[Choice], problems: 
         if flash:
             why = f"{flash} imports"
         elif gpus and machine.flash_attention:
-            why = f"{machine.flash_attention[0]} does not run on {machine.gpus[0].name}"
+            why = f"{machine.flash_attention[0]} does not run on {_weakest(machine)}"
         else:
             why = "flash-attention does not import here" if gpus else "flash-attention needs a GPU"
         choose("attention", attention, why)
@@ -126,6 +138,6 @@ def _impossible(train: TrainSpec, gpus: int, machine: Machine) -> Iterator[str]:
     if train.precision == "float16" and not gpus:
         yield "train.precision: float16 on a CPU makes every gradient infinite; use float32 or auto"
     if train.precision == "bfloat16" and gpus and not machine.bf16:
-        yield f"train.precision: {machine.gpus[0].name} has no bf16; use float16 or auto"
+        yield f"train.precision: {_weakest(machine)} has no bf16; use float16 or auto"
     if train.deepspeed not in ("auto", "none") and machine.system != "Linux":
         yield f"train.deepspeed: {train.deepspeed} needs Linux, this is {machine.system}"

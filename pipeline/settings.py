@@ -11,7 +11,9 @@ from dotenv import dotenv_values
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
-_PATTERN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|ms-[0-9a-f]{8}-[0-9a-f-]{20,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+_PATTERN = re.compile(
+    r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|ms-[0-9a-f]{8}-[0-9a-f-]{20,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
 
 
 def load(folder: Path | None = None) -> dict[str, str]:
@@ -33,7 +35,8 @@ def child_env(env: Mapping[str, str], allowed: Iterable[str] = ()) -> dict[str, 
     # An empty lower-case no_proxy overrides NO_PROXY in httpx and aiohttp, so both are set, with the user's hosts.
     hosts = [h for name in ("NO_PROXY", "no_proxy") for h in env.get(name, "").split(",") if h]
     result["NO_PROXY"] = result["no_proxy"] = ",".join(dict.fromkeys([*hosts, *LOOPBACK]))
-    if "UTF-8" not in (env.get("LC_ALL") or env.get("LC_CTYPE") or env.get("LANG") or "").upper().replace("UTF8", "UTF-8"):
+    locale = env.get("LC_ALL") or env.get("LC_CTYPE") or env.get("LANG") or ""
+    if not re.search(r"UTF-?8", locale, re.IGNORECASE):
         result["LC_ALL"] = "C.UTF-8"
     result["PYTHONUTF8"] = "1"
     result["PYTHONUNBUFFERED"] = "1"
@@ -42,6 +45,6 @@ def child_env(env: Mapping[str, str], allowed: Iterable[str] = ()) -> dict[str, 
 
 def redact(text: str, hidden: Iterable[str]) -> str:
     """The text with known secret values, and whatever looks like a key, blotted out."""
-    for value in hidden:
+    for value in sorted(hidden, key=len, reverse=True):  # one may be a part of another
         text = text.replace(value, "***")
     return _PATTERN.sub("***", text)

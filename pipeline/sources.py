@@ -15,7 +15,6 @@ BLOCK = 64 * 1024
 BLOCKS = 64
 
 
-
 def digest(source: Source) -> str:
     """Hex digest of a file's or folder's content (names inside a folder count, its own place does not).
 
@@ -65,9 +64,9 @@ def weight_problems(folder: Path) -> list[str]:
     if index.is_file():
         try:
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             return [*problems, f"{index}: not a weight index; fetch the file again"]
-        for name in sorted(names):
+        for name in sorted(map(str, names)):
             if "/" in name or name.startswith("."):
                 problems.append(f"{index}: names a file outside the folder: {name}")
             elif not (folder / name).is_file():

@@ -6,6 +6,7 @@ PyYAML's safe loader still accepts alias bombs, silent duplicate keys, `no` -> F
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ import yaml
 
 from pipeline.errors import RecipeError
 
-Json: TypeAlias = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 Location = tuple[str | int, ...]
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
+MAX_DIGITS = 18
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _TRUE = re.compile(r"true|True|TRUE")
@@ -68,6 +70,9 @@ def _compose(text: str, where: str) -> yaml.Node:
         for line, problem in _forbidden(text):
             raise RecipeError(f"{where}:{line}: {problem}")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise RecipeError(f"{where}:{line}: a character (code {error.character}) that YAML does not allow") from error
     except yaml.YAMLError as error:
         problem_mark = getattr(error, "problem_mark", None)
         line = problem_mark.line + 1 if problem_mark else 1
@@ -118,6 +123,22 @@ def _line(node: yaml.Node) -> int:
     return node.start_mark.line + 1 if node.start_mark else 1
 
 
+def dump(data: Json) -> str:
+    """YAML that `read` gives back unchanged: a string that it would take for a number or null is quoted."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if _scalar(data) == data else "'")
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's signature
+        return True
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
 def _scalar(text: str) -> Json:
     if _NULL.fullmatch(text):
         return None
@@ -125,8 +146,9 @@ def _scalar(text: str) -> Json:
         return True
     if _FALSE.fullmatch(text):
         return False
+    # Digits beyond what a number can hold (a commit hash such as 12e4567...) are text.
     if _INT.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
+        return int(text) if len(text) <= MAX_DIGITS else text
+    if _FLOAT.fullmatch(text) and math.isfinite(float(text)):
         return float(text)
     return text

@@ -26,7 +26,8 @@ def wheel(version: str, python: tuple[int, int], torch: str, cuda: str, abi: str
     tag = f"cp{python[0]}{python[1]}"
     short = ".".join(torch.split(".")[:2])
     machine = "aarch64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
-    return f"flash_attn-{version}+cu{cuda.split('.')[0]}torch{short}cxx11abi{abi.upper()}-{tag}-{tag}-linux_{machine}.whl"
+    build = f"cu{cuda.split('.', maxsplit=1)[0]}torch{short}cxx11abi{abi.upper()}"
+    return f"flash_attn-{version}+{build}-{tag}-{tag}-linux_{machine}.whl"
 
 
 def imports(code: str) -> str:
@@ -52,7 +53,7 @@ def main(version: str) -> int:
     name = wheel(version, sys.version_info[:2], torch, cuda, abi)
     print(f"flash-attn does not import ({problem}). The wheel for this environment:")
     print(f"  {RELEASES}/v{version}/{name}")
-    print("If that release has no such file, take another release, or compile: pip install flash-attn --no-build-isolation")
+    print("No such file there? Take another release, or compile: pip install flash-attn --no-build-isolation")
     if capability and int(capability) >= 9:
         print("On Hopper and newer, flash-attn-4 needs no compile: pip install --pre flash-attn-4")
     return 0

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.command import Command
-from pipeline.recipe import Benchmark, EvalScopeSpec, LmEvalSpec
 from pipeline.results import Sample, Score
 from pipeline.stage import Paths, Stage
+from pipeline.suites import Benchmark, EvalScopeSpec, LmEvalSpec
 
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """What `chat_template: false` means where a harness always applies a template: the text as it is."""

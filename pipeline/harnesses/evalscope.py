@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import yaml
 from pipeline.command import Command, flags
 from pipeline.errors import OutputError
 from pipeline.harnesses.base import PLAIN_TEMPLATE, benchmarks, local_data
-from pipeline.recipe import EvalScopeSpec
 from pipeline.results import Implementation, Sample, Score, doc_key, finite, number_repeats
 from pipeline.stage import Paths, Stage
+from pipeline.suites import EvalScopeSpec
 
 DISTRIBUTION = "evalscope"
 PROGRAM: tuple[str, ...] = ("evalscope", "eval")
@@ -25,6 +25,8 @@ OWN_DATA = ("general_mcq", "general_qa")
 """Data sets whose subsets are unrelated banks of the user's: an average over them means nothing."""
 
 _DTYPES = {"float32": "torch.float32", "bfloat16": "torch.bfloat16", "float16": "torch.float16"}
+_SYNONYMS = {"acc": "accuracy"}
+_STATISTICS = {"r": "recall", "p": "precision", "f": "f1"}
 _CHOICE = re.compile(r"^\(?([A-Z])[).:、]\s*(.*)$", re.MULTILINE)
 
 
@@ -99,9 +101,9 @@ def read(out: Path, stage: Stage) -> tuple[list[Score], list[Sample], list[str]]
         for metric, (count, why) in sorted(failed.items()):
             remarks.append(f"{name}: {metric} could not be computed for {count} samples ({why}); left out")
         report = json.loads(path.read_text(encoding="utf-8"))
-        for score in _scores(report, name, benchmark, config, stage):
-            if not _failed(score.metric, failed):
-                scores.append(score)
+        spellings = dict.fromkeys(sample.metric for sample in found)
+        told = _scores(report, name, benchmark, config, stage, spellings=spellings)
+        scores += [score for score in told if not _failed(score.metric, failed)]
         samples += [sample for sample in found if not _failed(sample.metric, failed)]
     return scores, number_repeats(samples), remarks
 
@@ -111,12 +113,20 @@ def _failed(metric: str, failed: dict[str, tuple[int, str]]) -> bool:
 
 
 def _scores(
-    report: dict[str, Any], name: str, benchmark: dict[str, Any], config: dict[str, Any], stage: Stage
+    report: dict[str, Any],
+    name: str,
+    benchmark: dict[str, Any],
+    config: dict[str, Any],
+    stage: Stage,
+    *,
+    spellings: Iterable[str],
 ) -> Iterator[Score]:
     implementation = Implementation(
         harness="evalscope",
         version=str(config.get("evalscope_version") or (stage.tool or ("", ""))[1]),
-        task_version=str(config.get("evaluation_identity", {}).get("benchmarks", {}).get(name, {}).get("evaluation_version", "")),
+        task_version=str(
+            config.get("evaluation_identity", {}).get("benchmarks", {}).get(name, {}).get("evaluation_version", "")
+        ),
         n_shot=benchmark.get("few_shot_num"),
         chat_template="model" if "chat_template" not in stage.args["model_args"] else "off",
         scoring="generate",
@@ -133,16 +143,28 @@ def _scores(
             number = finite(value)
             if number is not None:
                 yield Score(
-                    task=task, harness="evalscope", metric=_metric_name(metric), value=number, n=n,
+                    task=task, harness="evalscope", metric=_metric_name(metric, spellings), value=number, n=n,
                     higher_is_better=better, implementation=implementation,
                 )  # fmt: skip
 
 
-def _metric_name(metric: dict[str, Any]) -> str:
-    """The name the samples use: `legacy_name`, or the identity's name with its dimensions (bleu-1)."""
+def _metric_name(metric: dict[str, Any], spellings: Iterable[str]) -> str:
+    """The name the samples use, so that scores and samples meet.
+
+    The report says {rouge, variant l, statistic recall} where the samples say Rouge-L-R: both are compared as sets
+    of words. A metric that no sample has (an aggregate) is called by its identity: rouge-recall-l.
+    """
     identity = metric["identity"]
-    dimensions = "".join(f"-{value}" for _, value in sorted((identity.get("dimensions") or {}).items()))
-    return str(metric.get("legacy_name") or identity["name"] + dimensions)
+    dimensions = [str(value) for _, value in sorted((identity.get("dimensions") or {}).items())]
+    own = str(metric.get("legacy_name") or "-".join([identity["name"], *dimensions]))
+    words = _words("-".join([identity["name"], *dimensions]))
+    return next((spelling for spelling in spellings if spelling == own or _words(spelling) == words), own)
+
+
+def _words(name: str) -> frozenset[str]:
+    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+    short = _STATISTICS if len(words) > 1 else {}
+    return frozenset(_SYNONYMS.get(word, short.get(word, word)) for word in words)
 
 
 def _read_reviews(out: Path, name: str, template: str) -> tuple[list[Sample], dict[str, tuple[int, str]]]:
@@ -152,14 +174,17 @@ def _read_reviews(out: Path, name: str, template: str) -> tuple[list[Sample], di
     files = sorted((out / "reviews" / MODEL_ID).glob(f"{name}_*.jsonl"))
     for path in files:
         subset = path.stem.removeprefix(f"{name}_")
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # Not splitlines(): an answer may hold U+2028, which is no end of line in JSON Lines.
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         for record in sorted(records, key=lambda r: int(r["index"])):  # the file is in order of completion
             score = record["sample_score"]["score"]
             for metric, why in ((score.get("metadata") or {}).get("metric_errors") or {}).items():
                 count = failed.get(metric, (0, ""))[0] + 1
-                failed[metric] = (count, str(why).strip().lstrip("* \n").splitlines()[0])
+                failed[metric] = (count, re.sub(r"[*\s]+", " ", str(why)).strip()[:120])
             key = _key(record, template)
-            tasks = [f"{name}/{subset}"] if name in OWN_DATA else [name] + ([f"{name}/{subset}"] if len(files) > 1 else [])
+            tasks = (
+                [f"{name}/{subset}"] if name in OWN_DATA else [name] + ([f"{name}/{subset}"] if len(files) > 1 else [])
+            )
             for metric, value in score["value"].items():
                 number = finite(float(value) if isinstance(value, bool) else value)
                 if number is not None:

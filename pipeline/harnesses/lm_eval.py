@@ -12,15 +12,15 @@ import yaml
 from pipeline.command import Command, flags
 from pipeline.errors import OutputError
 from pipeline.harnesses.base import benchmarks, local_data
-from pipeline.recipe import LmEvalSpec
 from pipeline.results import Implementation, Sample, Score, doc_key, finite, number_repeats
 from pipeline.stage import Paths, Stage
+from pipeline.suites import LmEvalSpec
 
 DISTRIBUTION = "lm-eval"
 PROGRAM: tuple[str, ...] = ("lm_eval", "run")
 SUITE = "pipeline_suite"
 
-QUESTION_FIELDS = ("question", "query", "goal", "ctx", "question_stem", "sentence", "passage", "input", "problem", "prompt")
+QUESTION_FIELDS = "question query goal ctx question_stem sentence passage input problem prompt".split()
 
 
 def args(spec: LmEvalSpec, *, chat_template: bool) -> dict[str, Any]:
@@ -51,8 +51,8 @@ def inputs(spec: LmEvalSpec) -> dict[str, Path]:
 
 
 def needs_hub(spec: LmEvalSpec) -> bool:
-    """A task without local data is either built in, then its data come from a hub, or the user's own."""
-    return not spec.include_path and any(b.path is None for b in benchmarks(spec))
+    """A task without local data may be the user's own, but what its YAML names is lm-eval's business to find."""
+    return any(b.path is None for b in benchmarks(spec))
 
 
 def command(stage: Stage, out: Path, deps: Paths) -> Command:
@@ -121,7 +121,9 @@ def read(out: Path, stage: Stage) -> tuple[list[Score], list[Sample], list[str]]
         by_task.setdefault(sample.task, []).append(sample)
     for group, leaves in groups.items():
         if group != SUITE:
-            samples += [s.model_copy(update={"task": group, "subset": leaf}) for leaf in leaves for s in by_task.get(leaf, [])]
+            samples += [
+                s.model_copy(update={"task": group, "subset": leaf}) for leaf in leaves for s in by_task.get(leaf, [])
+            ]
     return scores, number_repeats(samples), []
 
 
@@ -189,5 +191,3 @@ def _key(record: dict[str, Any]) -> str:
     elif len(choices) <= 1:
         choices = []  # a generation task: the one argument is the stop settings
     return doc_key(question, choices, target)
-
-

@@ -28,6 +28,8 @@ class StageLine(BaseModel):
 
     label: str
     done: bool
+    needed: bool = True
+    """Whether it would still run; a merged model that was removed after its evaluation is not needed."""
     seconds: float | None = None
     folder: str = ""
     """Relative to the runs folder."""
@@ -83,7 +85,7 @@ def compile_report(
                 [Sample(**sample) for sample in tuned["samples"]],
                 recipe.compare.confidence,
             )
-    missing = [line.label for line in stages if not line.done]
+    missing = [line.label for line in stages if line.needed and not line.done]
     if missing:
         remarks.append(f"not done yet: {', '.join(missing)}")
     return Report(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipeline.errors import OutputError
 from pipeline.harnesses import HARNESSES
 from pipeline.provenance import version
-from pipeline.recipe import EvalScopeSpec, LmEvalSpec
 from pipeline.results import with_stderr
 from pipeline.stage import Paths, Source, Stage
+from pipeline.suites import EvalScopeSpec, LmEvalSpec
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
@@ -40,7 +42,11 @@ def stage(spec: LmEvalSpec | EvalScopeSpec, *, model: Stage | Source, chat_templ
 
 def _collect(out: Path, stage: Stage, _deps: Paths) -> dict[str, Any]:
     assert stage.tool is not None
-    scores, samples, remarks = HARNESSES[stage.tool[0]].read(out, stage)
+    try:
+        scores, samples, remarks = HARNESSES[stage.tool[0]].read(out, stage)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        what = f"missing, cut or not what {' '.join(stage.tool)} writes: {type(error).__name__}: {error}"
+        raise OutputError(f"{out}: output is {what}") from error
     if not scores:
         raise OutputError(f"{out}: the harness ended well but gave no score")
     return {

@@ -45,7 +45,10 @@ def val_file(out: Path) -> Path:
 def _identity(source: SourceSpec) -> dict[str, str | None]:
     if source.path:
         return {"format": source.format, "id": None}
-    return {"format": source.format, "id": f"{source.hub}:{source.id}" + (f"@{source.revision}" if source.revision else "")}
+    return {
+        "format": source.format,
+        "id": f"{source.hub}:{source.id}" + (f"@{source.revision}" if source.revision else ""),
+    }
 
 
 def _command(stage: Stage, out: Path, deps: Paths) -> Command:

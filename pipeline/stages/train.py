@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,14 +121,43 @@ def _resume(attempts: Sequence[Path]) -> Args:
 
 
 def newest_checkpoint(attempts: Sequence[Path]) -> Path | None:
-    found = [path for attempt in attempts for path in attempt.glob("checkpoint-*")]
+    """The newest one to go on from: whole, from before any divergence, and not the last step's.
+
+    The trainer saves nothing when there is no step left to make, so a finished training that was killed before it
+    was published goes back one checkpoint.
+    """
+    found = [
+        path
+        for attempt in attempts
+        for path in attempt.glob("checkpoint-*")
+        if 0 < _step(path) <= _finite_until(attempt)
+    ]
     found.sort(key=lambda path: (_step(path), str(path)), reverse=True)
-    return next((path for path in found if not adapter.checkpoint_problem(path)), None)
+    return next((path for path in found if not adapter.checkpoint_problem(path) and not _complete(path)), None)
+
+
+def _finite_until(attempt: Path) -> float:
+    """Last logged step before the first NaN or infinity; infinite where there is none."""
+    last = 0.0
+    for point in curve.read(log_file(attempt)):
+        if curve.non_finite(point):
+            return last
+        last = point["step"]
+    return math.inf
+
+
+def _complete(path: Path) -> bool:
+    state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+    return bool(state["global_step"] >= state.get("max_steps", math.inf))
 
 
 def _step(path: Path) -> int:
     match = re.fullmatch(r"checkpoint-(\d+)", path.name)
     return int(match.group(1)) if match else -1
+
+
+def _number(attempt: Path) -> int:
+    return int(attempt.name) if attempt.name.isdigit() else -1
 
 
 def _progress(out: Path) -> str | None:
@@ -147,7 +177,8 @@ def _collect(out: Path, _stage: Stage, _deps: Paths) -> dict[str, Any]:
     problem = adapter.checkpoint_problem(chosen) if chosen.exists() else "missing"
     if problem:
         raise OutputError(f"{chosen}: swift sft ended well but left no whole checkpoint: {problem}")
-    points = curve.read(log_file(out))
+    attempts = sorted(out.parent.glob("*"), key=_number)
+    points = curve.stitch(curve.read(log_file(path)) for path in attempts if _number(path) <= _number(out))
     bad = [f"step {p['step']}: {key} = {p[key]}" for p in points for key in curve.non_finite(p)]
     if bad:
         raise OutputError(

@@ -19,7 +19,9 @@ Runner = Callable[..., subprocess.CompletedProcess[str]]
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made in a child process: torch stays out of the test process."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    subprocess.run([sys.executable, str(ROOT / "tests" / "tiny_model.py"), str(folder)], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "tiny_model.py"), str(folder)], check=True, capture_output=True
+    )
     return folder
 
 

@@ -83,7 +83,9 @@ def test_scores_are_those_of_the_bare_tools(done: Path, recipe: Path, pipeline: 
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert shell.returncode == 0, shell.stderr[-2000:]
-    ours = {(s["harness"], s["metric"]): s["value"] for s in read(done / "report.json")["scores"] if s["model"] == "base"}
+    ours = {
+        (s["harness"], s["metric"]): s["value"] for s in read(done / "report.json")["scores"] if s["model"] == "base"
+    }
     results = read(next((hand / "eval.lm_eval.base").glob("output/*/results_*.json")))["results"]["demo_bank"]
     assert (ours["lm_eval", "acc"], ours["lm_eval", "acc_norm"]) == (results["acc,none"], results["acc_norm,none"])
     report = read(hand / "eval.evalscope.base" / "output" / "reports" / "model" / "general_mcq.json")

@@ -1,0 +1,56 @@
+"""What all sections of a recipe share: strict models, paths relative to the recipe, words for common settings."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationInfo
+
+Auto = Literal["auto"]
+Hub = Literal["modelscope", "huggingface"]
+Precision = Literal["float32", "bfloat16", "float16"]
+ExtraValue = bool | int | float | str | list[str] | list[int] | list[float] | dict[str, object]
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def _from_recipe(path: Path, info: ValidationInfo) -> Path:
+    base = (info.context or {}).get("base", Path())
+    return Path(os.path.normpath(base / path.expanduser()))
+
+
+FilePath = Annotated[Path, AfterValidator(_from_recipe), PlainSerializer(str)]
+"""A path on this machine, relative to the recipe file. It is never part of a stage's identity; the content is."""
+
+_OWN = frozenset(
+    (
+        "model model_id model_args adapters dataset val_dataset datasets dataset_args tasks output_dir output_path "
+        "work_dir add_version no_timestamp log_samples use_cpu device save_only_model check_model report_to "
+        "ddp_timeout resume_from_checkpoint save_steps save_total_limit logging_steps merge_lora load_args exist_ok "
+        "push_to_hub"
+    ).split()
+)
+
+
+def _extra(value: dict[str, ExtraValue]) -> dict[str, ExtraValue]:
+    for key in value:
+        if not re.fullmatch(r"[A-Za-z]\w*([-.]\w+)*", key):
+            raise ValueError(f"{key!r}: write the flag's name without its dashes")
+        if key.replace("-", "_") in _OWN:
+            # In the tool's argv it would either win over the pipeline's value, or lose to it without a word.
+            raise ValueError(f"{key!r} is set by the pipeline itself")
+    return value
+
+
+ExtraArgs = Annotated[dict[str, ExtraValue], AfterValidator(_extra)]
+"""Flags of a tool that no setting here stands for; part of the identity."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )

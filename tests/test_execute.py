@@ -1,0 +1,88 @@
+"""Parts of the executor that a whole run does not reach: logs, causes, finding programs."""
+
+from __future__ import annotations
+
+import collections
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import execute, processes
+from pipeline.command import Command
+from pipeline.errors import PreflightError
+
+
+class FullDisk(io.StringIO):
+    def flush(self) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def _read(code: str, log: io.StringIO, hidden: list[str]) -> list[str]:
+    process = processes.start([sys.executable, "-c", code], {"PATH": ""}, Path.cwd(), "test-execute")
+    tail: collections.deque[str] = collections.deque(maxlen=execute.TAIL_LINES)
+    execute._tee(process, log, tail, hidden, None)
+    assert process.wait(timeout=10) == 0
+    return list(tail)
+
+
+def test_a_full_disk_does_not_stop_the_reading() -> None:
+    # More than a pipe holds: a tool whose output nobody reads would hang here.
+    tail = _read("for i in range(20_000): print('line', i)", FullDisk(), [])
+    assert len(tail) == execute.TAIL_LINES
+    assert tail[-1] == "line 19999"
+
+
+def test_log_is_redacted_decoded_and_without_progress_bars() -> None:
+    log = io.StringIO()
+    code = (
+        "import sys; w = sys.stdout.buffer.write\n"
+        r"w(b'10%\r50%\r100%|done\n'); w(b'bad \xff byte\n'); w('gr\u00fcn \u7ea2\n'.encode()); w(b'key=geheim-123\n\n')"
+    )
+    tail = _read(code, log, ["geheim-123"])
+    assert tail == ["100%|done", "bad � byte", "grün 红", "key=***"]
+    assert log.getvalue() == "\n".join([*tail, "", ""])
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "cause"),
+    [
+        (1, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "GPU memory ran out"),
+        (1, "OSError: [Errno 28] No space left on device", "the disk is full"),
+        (1, "safetensors_rust.SafetensorError: Error while deserializing header", "a weight file is cut or damaged"),
+        (1, "RuntimeError: NCCL error: unhandled system error", "NCCL"),
+        (1, "OSError: [Errno 98] Address already in use", "a port is taken"),
+        (1, "requests.exceptions.ProxyError: HTTPSConnectionPool", "network"),
+        (1, "ModuleNotFoundError: No module named 'deepspeed'", "a Python package is missing"),
+        (1, "numpy.core._exceptions.MemoryError", "main memory ran out"),
+        (-9, "", "killed, most likely because main memory ran out"),
+        (137, "", "killed, most likely"),
+        (247, "", "killed, most likely"),
+        (2, "nothing known", None),
+    ],
+)
+def test_failure_names_the_cause(status: int, line: str, cause: str | None) -> None:
+    command = Command(("tool", "--token", "geheim-123"))
+    text = execute._failure("train", command, status, ["before", line], Path("log.txt"), ["geheim-123"])
+    head = text.splitlines()[0]
+    assert head.startswith(f"train: the tool ended with status {status}")
+    assert (cause in head) if cause else re.fullmatch(r"train: the tool ended with status 2", head)
+    assert "geheim" not in text
+
+
+def test_programs_are_found_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [tmp_path / name for name in ("named", "interpreter", "path")]
+    for place in places:
+        place.mkdir()
+        (place / "tool").write_text("#!/bin/sh\n")
+        (place / "tool").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(places[1] / "python"))
+    env = {"PIPELINE_TOOLS": str(places[0]), "PATH": str(places[2])}
+    for place in places:
+        assert execute.find_program("tool", env) == str(place / "tool")
+        (place / "tool").unlink()
+    with pytest.raises(PreflightError, match="tool: not found; run `make setup`"):
+        execute.find_program("tool", env)
+    assert execute.find_program("python", env) == str(places[1] / "python")

@@ -1,0 +1,181 @@
+"""Every flag, task name and settings key this project hands to a tool exists in the installed version of that tool.
+
+The tools accept much in silence (an unknown dataset-args key is ignored, an abbreviated flag is completed), so their
+own parsers and tables are asked. In child processes: importing them takes up to 15 s each, and torch stays out of here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.machine import read_machine
+from pipeline.plan import plan
+from pipeline.recipe import Recipe
+from pipeline.recipe_file import load_recipe
+from pipeline.resolve import resolve
+from pipeline.stage import Stage
+from tests.golden import MACHINES, RECIPES, ROOT, golden_file
+
+pytestmark = pytest.mark.slow
+
+# Every key of the schema that ends in a flag, with what no recipe of ours uses.
+RICH: dict[str, Any] = {
+    "name": "rich",
+    "model": {"path": "m", "model_type": "qwen3", "template": "qwen3"},
+    "data": {"sources": [{"path": "d"}]},
+    "train": {"max_steps": 3, "target_modules": ["q_proj", "v_proj"], "deepspeed": "zero2", "truncation": "delete"},
+    "export": {"precision": "bfloat16"},
+    "eval": [
+        {
+            "harness": "lm_eval", "limit": 2, "num_fewshot": 1, "include_path": "tasks", "gen_kwargs": {"temperature": 0.5},
+            "tasks": ["x", {"name": "y", "path": "data"}], "model_args": {"max_length": 8},
+        },
+        {"harness": "evalscope", "limit": 2, "datasets": [{"name": "general_mcq", "path": "bank"}]},
+    ],
+}  # fmt: skip
+
+
+def stages() -> Iterator[Stage]:
+    for recipe in RECIPES:
+        machine = next(machine for machine in MACHINES if golden_file(recipe, machine).exists())
+        yield from plan(resolve(load_recipe(recipe, env={}), read_machine(machine))[0]).stages.values()
+    for machine in MACHINES:
+        for plain in (True, False):
+            rich = Recipe.model_validate_json(json.dumps(RICH | {"chat_template": plain}))
+            if machine.stem != "mac":  # DeepSpeed needs Linux
+                yield from plan(resolve(rich, read_machine(machine))[0]).stages.values()
+
+
+def commands(program: str) -> list[list[str]]:
+    """All different argument lists for a tool and its subcommand, once each."""
+    found = {}
+    for stage in stages():
+        if " ".join(stage.program) == program:
+            places = {role: Path("place") / role for role in stage.deps}
+            argv = stage.command(stage, Path("out"), places).argv[len(stage.program) :]
+            found[tuple(argv)] = list(argv)
+    assert found
+    return list(found.values())
+
+
+def ask(code: str, value: object) -> Any:
+    """JSON that the code leaves in `answer`, given `value`; in its own process and a scratch working directory."""
+    script = f"import json, sys\nvalue = json.load(sys.stdin)\n{code}\nprint('ANSWER' + json.dumps(answer))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=json.dumps(value), capture_output=True, text=True, check=False, timeout=300,
+        cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.rsplit("ANSWER", 1)[1])
+
+
+@pytest.mark.parametrize(
+    ("program", "module", "name"),
+    [
+        ("swift sft", "swift.arguments.sft_args", "SftArguments"),
+        ("swift export", "swift.arguments.export_args", "ExportArguments"),
+    ],
+)
+def test_swift(program, module, name):
+    argvs = commands(program)
+    flags = sorted({word[2:].split("=")[0] for argv in argvs for word in argv if word.startswith("--")})
+    code = f"""
+import dataclasses
+from transformers import HfArgumentParser
+from {module} import {name} as Arguments
+known = {{field.name for field in dataclasses.fields(Arguments)}}
+parser = HfArgumentParser(Arguments)
+parser.exit_on_error = False
+for argv in value["argvs"]:
+    parser.parse_args(argv)
+answer = [flag for flag in value["flags"] if flag not in known]
+"""
+    assert ask(code, {"flags": flags, "argvs": argvs}) == []
+    assert len(flags) >= 5
+
+
+def test_lm_eval():
+    code = """
+import argparse
+from lm_eval._cli.run import Run
+answer = []
+parser = argparse.ArgumentParser(allow_abbrev=False)
+subparsers = parser.add_subparsers()
+Run.create(subparsers)
+run = subparsers.choices["run"]
+run.allow_abbrev = False
+for argv in value:
+    parsed = vars(run.parse_args(argv))
+    answer.append([parsed["tasks"], parsed["model_args"]])
+"""
+    argvs = commands("lm_eval run")
+    parsed = ask(code, argvs)
+    assert len(parsed) == len(argvs)
+    assert all("pretrained" in model_args and "dtype" in model_args for _, model_args in parsed)
+
+
+def test_evalscope():
+    code = """
+import argparse
+from evalscope.arguments import add_argument
+from evalscope.api.model import GenerateConfig
+from evalscope.api.registry import BENCHMARK_REGISTRY
+import evalscope.benchmarks
+parser = argparse.ArgumentParser(allow_abbrev=False)
+add_argument(parser)
+answer = []
+for argv in value:
+    parsed = parser.parse_args(argv)
+    answer += [key for key in parsed.generation_config if key not in GenerateConfig.model_fields]
+    for name in parsed.datasets:
+        if name not in BENCHMARK_REGISTRY:
+            answer.append(name)
+            continue
+        arguments = (parsed.dataset_args or {}).get(name, {})
+        known = {*dir(BENCHMARK_REGISTRY[name]), *vars(BENCHMARK_REGISTRY[name]), "local_path", "filters", "extra_params"}
+        answer += [f"{name}.{key}" for key in arguments if key not in known]
+"""
+    assert ask(code, commands("evalscope eval")) == []
+
+
+def test_task_names_of_the_recipes_exist_in_lm_eval():
+    names = sorted(
+        {
+            task if isinstance(task, str) else task.name
+            for recipe in RECIPES
+            for suite in load_recipe(recipe, env={}).eval
+            if suite.harness == "lm_eval" and not suite.include_path
+            for task in suite.tasks
+        }
+    )
+    code = """
+from lm_eval.tasks import TaskManager
+known = set(TaskManager().all_tasks)
+answer = [name for name in value if name not in known]
+"""
+    assert ask(code, names) == []
+    assert "mmlu" in names
+
+
+def test_model_settings_of_the_recipes_reach_the_models():
+    found: dict[str, set[str]] = {"lm_eval": set(), "evalscope": set()}
+    for recipe in RECIPES:
+        for suite in load_recipe(recipe, env={}).eval:
+            found[suite.harness] |= set(suite.model_args)
+    code = """
+import inspect, re
+from lm_eval.models.huggingface import HFLM
+from evalscope.models import modelscope
+known = {"lm_eval": set(inspect.signature(HFLM.__init__).parameters)}
+known["evalscope"] = set(re.findall(r"collect_model_arg\\('(\\w+)'\\)", inspect.getsource(modelscope)))
+answer = [key for harness, keys in value.items() for key in keys if key not in known[harness]]
+"""
+    assert ask(code, {harness: sorted(keys) for harness, keys in found.items()}) == []
+    assert "enable_thinking" in found["evalscope"]
