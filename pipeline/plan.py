@@ -36,7 +36,10 @@ def plan(recipe: Recipe) -> Plan:
 
     single = len(recipe.models) == 1
     bases = {
-        "base" if single else model.label: add("model" if single else f"model.{model.label}", fetch.stage(model))
+        "base" if single else model.label: add(
+            "model" if single else f"model.{model.label}",
+            fetch.stage(model, trust_remote_code=recipe.trust_remote_code),
+        )
         for model in recipe.models
     }
     models = dict(bases)

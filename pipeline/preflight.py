@@ -12,8 +12,9 @@ from pipeline.execute import find_program
 from pipeline.files import read_json
 from pipeline.provenance import version
 from pipeline.recipe import Recipe
-from pipeline.sources import weight_problems
+from pipeline.sources import code_problems, weight_problems
 from pipeline.stage import Source, Stage
+from pipeline.store import Store
 
 DEMO_MODEL = "SmolLM2-135M-Instruct"
 DISTRIBUTIONS = {"swift": "ms-swift", "lm_eval": "lm-eval", "evalscope": "evalscope"}
@@ -30,10 +31,15 @@ def check_sources(recipe: Recipe, planned: Iterable[Stage], root: Path, env: Map
         raise PreflightError(_unique([*missing, *_tools(stages, env), *_disk(recipe, root)]))
 
 
-def check(recipe: Recipe, pending: Iterable[Stage], root: Path, env: Mapping[str, str]) -> None:
+def check(recipe: Recipe, pending: Iterable[Stage], store: Store, env: Mapping[str, str]) -> None:
     """PreflightError naming every problem of the stages still to run; nothing has been started yet."""
     stages = list(pending)
-    problems = [*_tools(stages, env), *_models(recipe, stages), *_offline(recipe, stages), *_disk(recipe, root)]
+    problems = [
+        *_tools(stages, env),
+        *_models(recipe, stages, store),
+        *_offline(recipe, stages),
+        *_disk(recipe, store.root),
+    ]
     if problems:
         raise PreflightError(_unique(problems))
 
@@ -79,8 +85,9 @@ def _pinned(distribution: str) -> str | None:
     return None
 
 
-def _models(recipe: Recipe, stages: Iterable[Stage]) -> Iterator[str]:
-    for folder in sorted({path for stage in stages for role, path in _local(stage) if role == "model"}):
+def _models(recipe: Recipe, stages: Iterable[Stage], store: Store) -> Iterator[str]:
+    deps = [stage.deps["model"] for stage in stages if "model" in stage.deps]
+    for folder in sorted({path for dep in deps if (path := store.place(dep)).exists()}):
         if not (folder / "config.json").is_file():
             yield f"{folder}: no config.json, so this is not a model folder"
             continue
@@ -91,18 +98,7 @@ def _models(recipe: Recipe, stages: Iterable[Stage]) -> Iterator[str]:
             yield f"{folder}: no *.safetensors (pickled weights are not loaded: they can run code)"
         yield from weight_problems(folder)
         if not recipe.trust_remote_code:
-            yield from _code(folder)
-
-
-def _code(folder: Path) -> Iterator[str]:
-    """Code that swift and evalscope would run without asking."""
-    remedy = "read it, then set trust_remote_code: true"
-    for path in sorted(folder.glob("*.py")):
-        yield f"{path}: the tools would run this file; {remedy}"
-    for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
-        path = folder / name
-        if path.is_file() and "auto_map" in (read_json(path) or {}):
-            yield f"{path}: auto_map makes the tools run code from the model; {remedy}"
+            yield from code_problems(folder)
 
 
 def _missing(stages: Iterable[Stage]) -> Iterator[str]:

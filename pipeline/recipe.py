@@ -96,8 +96,8 @@ class TrainSpec(Section):
     """`delete` drops over-long conversations without a word, which is why it is not the default."""
     global_batch_size: int = Field(default=16, ge=1)
     """Conversations (packed rows, when packing) per optimizer step over all GPUs; accumulation follows from it."""
-    micro_batch_size: int = Field(default=1, ge=1)
-    """Conversations per GPU and forward pass."""
+    micro_batch_size: Auto | Annotated[int, Field(ge=1)] = 1
+    """Conversations per GPU and forward pass; `auto` = each GPU's share of the global batch, at most 8."""
     gpus: Auto | int = "auto"
     """GPUs per node; `auto` = all visible ones, 0 = CPU."""
     nodes: int = Field(default=1, ge=1)

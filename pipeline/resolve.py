@@ -13,6 +13,9 @@ from pipeline.recipe import Recipe, TrainSpec
 FLASH = {"flash_attention_2": (8, 0), "flash_attention_3": (9, 0), "flash_attention_4": (9, 0)}
 """Implementations, the proven first, with the least compute capability each runs on."""
 
+AUTO_MICRO_BATCH = 8
+"""Most that `auto` takes; memory is not looked at, so large models want a number of their own."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -52,6 +55,7 @@ def resolve(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[Choice]]:
 def accumulation(train: TrainSpec) -> int:
     """Forward passes per optimizer step and GPU: global_batch_size / (micro_batch_size x GPUs x nodes)."""
     assert isinstance(train.gpus, int)
+    assert isinstance(train.micro_batch_size, int)
     return train.global_batch_size // (train.micro_batch_size * max(train.gpus, 1) * train.nodes)
 
 
@@ -88,10 +92,16 @@ def _train(train: TrainSpec, machine: Machine, choices: list[Choice], problems: 
     if gpus > len(machine.gpus):
         problems.append(f"train.gpus: {gpus} asked for, {len(machine.gpus)} visible on this machine")
     world = max(gpus, 1) * train.nodes
-    if train.global_batch_size % (train.micro_batch_size * world):
+    micro = train.micro_batch_size
+    if micro == "auto":
+        share = max(train.global_batch_size // world, 1)
+        micro = max(size for size in range(1, min(share, AUTO_MICRO_BATCH) + 1) if share % size == 0)
+        choose("micro_batch_size", micro, f"global batch of {train.global_batch_size} over {world} processes")
+    assert isinstance(micro, int)
+    if train.global_batch_size % (micro * world):
         problems.append(
             f"train.global_batch_size: {train.global_batch_size} is not a multiple of micro_batch_size x GPUs x nodes"
-            f" = {train.micro_batch_size} x {max(gpus, 1)} x {train.nodes} = {train.micro_batch_size * world}"
+            f" = {micro} x {max(gpus, 1)} x {train.nodes} = {micro * world}"
         )
     cpu_or_machine = machine if gpus else machine.model_copy(update={"gpus": ()})
     precision, why = _precision(cpu_or_machine)

@@ -46,7 +46,7 @@ class Session:
     def execute(self, labels: Sequence[str]) -> int:
         pending = self._pending(labels)
         if pending:
-            preflight.check(self.recipe, pending, self.store.root, self.env)
+            preflight.check(self.recipe, pending, self.store, self.env)
             self.follower.check()
             for remark in [*preflight.warnings(self.recipe), tracking(self.recipe, self.store.root, self.env).remark]:
                 if remark:

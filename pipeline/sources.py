@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import PreflightError
+from pipeline.files import read_json
 from pipeline.stage import Source
 
 BLOCK = 64 * 1024
@@ -72,6 +73,17 @@ def weight_problems(folder: Path) -> list[str]:
             elif not (folder / name).is_file():
                 problems.append(f"{folder / name}: missing, but {index.name} names it; fetch it again (it resumes)")
     return problems
+
+
+def code_problems(folder: Path) -> Iterator[str]:
+    """Code that swift and evalscope would run without asking."""
+    remedy = "read it, then set trust_remote_code: true"
+    for path in sorted(folder.glob("*.py")):
+        yield f"{path}: the tools would run this file; {remedy}"
+    for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
+        path = folder / name
+        if path.is_file() and "auto_map" in (read_json(path) or {}):
+            yield f"{path}: auto_map makes the tools run code from the model; {remedy}"
 
 
 def _weights(path: Path) -> str | None:

@@ -9,13 +9,13 @@ from typing import Any
 from pipeline.command import Command
 from pipeline.errors import OutputError
 from pipeline.recipe import ModelSpec
-from pipeline.sources import weight_problems
+from pipeline.sources import code_problems, weight_problems
 from pipeline.stage import Paths, Source, Stage
 
 SECRETS = ("MODELSCOPE_API_TOKEN", "HF_TOKEN")
 
 
-def stage(spec: ModelSpec) -> Stage | Source:
+def stage(spec: ModelSpec, *, trust_remote_code: bool) -> Stage | Source:
     """A local folder is a Source (nothing to run); a hub id becomes a download."""
     if spec.path is not None:
         return Source(spec.path)
@@ -25,6 +25,7 @@ def stage(spec: ModelSpec) -> Stage | Source:
         name="model",
         program=("python", "-m", "pipeline.hub"),
         args={"kind": "model", "hub": spec.hub, "id": spec.id, "revision": spec.revision or "default"},
+        plumbing={"trust_remote_code": trust_remote_code},
         deps={},
         command=_command,
         collect=_collect,
@@ -43,6 +44,8 @@ def _command(stage: Stage, out: Path, _deps: Paths) -> Command:
 def _collect(out: Path, stage: Stage, _deps: Paths) -> dict[str, Any]:
     snapshot: dict[str, Any] = json.loads((out / "snapshot.json").read_text(encoding="utf-8"))
     problems = weight_problems(stage.output(out))
+    if not stage.plumbing["trust_remote_code"]:
+        problems += code_problems(stage.output(out))
     if problems:
         raise OutputError("\n".join(problems))
     return snapshot
