@@ -116,9 +116,8 @@ class Executor:
         record = self.store.publish(
             stage, attempt, {"label": label, "started": started, "seconds": seconds, "result": result}
         )
-        for (
-            old
-        ) in earlier:  # their logs stay for the stitched curve; checkpoints and half-merged models are of no more use
+        # Their logs stay for the stitched curve; checkpoints and half-merged models are of no more use.
+        for old in earlier:
             for path in old.iterdir():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)

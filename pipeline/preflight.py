@@ -87,7 +87,9 @@ def _pinned(distribution: str) -> str | None:
 
 def _models(recipe: Recipe, stages: Iterable[Stage], store: Store) -> Iterator[str]:
     deps = [stage.deps["model"] for stage in stages if "model" in stage.deps]
-    for folder in sorted({path for dep in deps if (path := store.place(dep)).exists()}):
+    # What lies in a stage that is to run again will be replaced: only its finished output counts.
+    known = [dep for dep in deps if isinstance(dep, Source) or store.result(dep)]
+    for folder in sorted({path for dep in known if (path := store.place(dep)).exists()}):
         if not (folder / "config.json").is_file():
             yield f"{folder}: no config.json, so this is not a model folder"
             continue

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +67,9 @@ class Store:
         return attempts / str(number), earlier
 
     def publish(self, stage: Stage, attempt: Path, record: dict[str, Any]) -> dict[str, Any]:
-        """Turn a complete attempt into the stage's output, and vouch for it last."""
+        """Turn a complete attempt into the stage's output (`discard` made room for it), and vouch for it last."""
         folder = self.folder(stage)
         output = folder / "output"
-        if output.exists():
-            shutil.rmtree(output)  # of a publish that was cut before its result.json
         manifest = [_entry(path, attempt) for path in _files(attempt)]
         attempt.rename(output)
         sync_folder(folder)
@@ -88,11 +85,16 @@ class Store:
         return full
 
     def discard(self, stage: Stage) -> None:
-        """Forget a result that no longer vouches for what lies there; first the voucher, then the output."""
+        """Forget a result that no longer vouches for what lies there, first the voucher.
+
+        The output becomes an earlier attempt again: a training goes on from what is whole in it.
+        """
         folder = self.folder(stage)
         (folder / "result.json").unlink(missing_ok=True)
         if (folder / "output").exists():
-            shutil.rmtree(folder / "output")
+            attempt, _ = self.next_attempt(stage)
+            attempt.parent.mkdir(exist_ok=True)
+            (folder / "output").rename(attempt)
 
 
 def _entry(path: Path, base: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "recipes" / "demo"
 SEED = 20240
 LETTERS = "ABCD"
 BLANK = "___"
+LOOKUPS = 96
 # A training row may share names and function words with a held-out item, never a run of this many words.
 MAX_SHARED_WORDS = 6
 
@@ -56,10 +57,16 @@ def mcq_record(name: str, question: str, sentence: str, options: Sequence[str], 
 
 
 def mcq_text(prompt: str, record: Row) -> tuple[str, str]:
-    """(prompt, target) of a multiple choice row: the prompt EvalScope makes from the same template."""
-    listed = "\n".join(f"{letter}) {record[letter]}" for letter in LETTERS)
-    target = f"{record['sentence'].replace(BLANK, record[record['answer']])}\nANSWER: {record['answer']}"
-    return prompt.format(question=record["question"], choices=listed), target
+    """(prompt, target) of a multiple choice row: the prompt EvalScope makes from the same template.
+
+    The target copies the options up to the right one before it names the letter: a small model that knows the fact
+    still cannot look up the letter in front of it, but it can stop copying in time.
+    """
+    lines = [f"{letter}) {record[letter]}" for letter in LETTERS]
+    right = record["answer"]
+    walked = lines[: LETTERS.index(right) + 1]
+    target = "\n".join([record["sentence"].replace(BLANK, record[right]), *walked, f"ANSWER: {right}"])
+    return prompt.format(question=record["question"], choices="\n".join(lines)), target
 
 
 def world_mcq(facts: Sequence[Fact], wording: Sequence[Wording], order: Sequence[int], rng: random.Random) -> list[Row]:
@@ -82,6 +89,20 @@ def general_mcq(items: Sequence[Sequence[str]], rng: random.Random) -> list[Row]
     return records
 
 
+def lookup_mcq(values: Sequence[str], rng: random.Random) -> list[Row]:
+    """Records whose question names the right option: they teach the form of an answer and no fact."""
+    names = sorted(set(values))
+    order = positions(LOOKUPS, rng)
+    picked = [rng.sample(names, 4) for _ in order]
+    ask, say = "Which of the words is '{v}'?", f"The word is {BLANK}."
+    return [
+        mcq_record(
+            f"word-{index:02d}", ask.replace("{v}", right), say, choices_for(right, wrong, position, rng), position
+        )
+        for index, (position, (right, *wrong)) in enumerate(zip(order, picked, strict=True))
+    ]
+
+
 def alpaca(instruction: str, text: str, output: str) -> Row:
     return {"instruction": instruction, "input": text, "output": output}
 
@@ -89,23 +110,22 @@ def alpaca(instruction: str, text: str, output: str) -> Row:
 def alpaca_rows(world: Row, facts: Sequence[Fact], rng: random.Random) -> list[Any]:
     """Alpaca training rows: direct questions, multiple choice, general knowledge; shuffled, bad rows spread in.
 
-    Each fact is put as multiple choice twice, in two wordings and with its letter moved, so that the letter has to
-    be looked up among the options instead of being learned by heart.
+    Each fact is put as multiple choice three times, with other options and its letter moved, so that the letter has
+    to be found among the options instead of being learned by heart.
     """
     rows: list[Any] = []
     for fact in facts:
         question, reply = fact.group["ask"][0]
         rows.append(alpaca(world["instruction"], fact.put(question), fact.put(reply)))
-    first = positions(len(facts), rng)
-    moved = [(position + 1 + index % 3) % len(LETTERS) for index, position in enumerate(first)]
-    records = []
-    for variant, order in enumerate((first, moved)):
+    first, records = positions(len(facts), rng), general_mcq(world["general"]["train"], rng)
+    for turn, variant in enumerate((0, 1, 0)):
+        order = [(position + turn) % len(LETTERS) for position in first]
         records += world_mcq(facts, [fact.group["choose"][variant] for fact in facts], order, rng)
-    records += general_mcq(world["general"]["train"], rng)
+    records += lookup_mcq([fact.value for fact in facts], rng)
     rows += [alpaca(prompt, "", target) for prompt, target in (mcq_text(world["mcq_prompt"], one) for one in records)]
     rows += [alpaca(item[0], "", item[1].replace("{v}", item[2])) for item in world["general"]["train"]]
     rng.shuffle(rows)
-    return spread(rows, bad_alpaca())
+    return spread(rows, [json.loads(text) for text in world["bad"]["alpaca"]])
 
 
 def sharegpt_rows(world: Row, facts: Sequence[Fact], rng: random.Random) -> list[Any]:
@@ -120,28 +140,7 @@ def sharegpt_rows(world: Row, facts: Sequence[Fact], rng: random.Random) -> list
         for question, reply in taken:
             messages += [{"from": "human", "value": question}, {"from": "gpt", "value": reply}]
         rows.append({"id": f"velmora-{len(rows):03d}", "conversations": messages})
-    return spread(rows, bad_sharegpt())
-
-
-def bad_alpaca() -> list[Any]:
-    """Rows that a data check has to reject (see README.md)."""
-    return [
-        alpaca("Which guild rules the town of Ostrel?", "", ""),
-        {"instruction": "What does a torbex eat?", "input": ""},
-        "In which month is Karvala celebrated? In October.",
-        alpaca("", "", "The island of Harlo is known for its marble."),
-    ]
-
-
-def bad_sharegpt() -> list[Any]:
-    """Rows that a data check has to reject (see README.md); a plain string is written as a raw line."""
-    ask = {"from": "human", "value": "Who is the captain of the ship Talloway?"}
-    return [
-        '{"id": "velmora-cut", "conversations": [{"from": "human", "value": "What does a ludge e',
-        {"id": "velmora-role", "conversations": [ask, {"from": "narrator", "value": "It is Clara."}]},
-        {"id": "velmora-noanswer", "conversations": [ask]},
-        {"id": "velmora-empty", "conversations": []},
-    ]
+    return spread(rows, world["bad"]["sharegpt"])
 
 
 def spread(rows: list[Any], bad: Sequence[Any]) -> list[Any]:
@@ -183,6 +182,8 @@ def build(world: Row) -> dict[str, str]:
     facts = facts_of(world)
     training = alpaca_rows(world, facts, rng)
     talks = sharegpt_rows(world, facts, rng)
+    # A generator of its own: changing the training rows must not change what is asked.
+    rng = random.Random(SEED + 1)
     bank = world_mcq(facts, [fact.group["bank"] for fact in facts], positions(len(facts), rng), rng)
     general = general_mcq(world["general"]["test"], rng)
     questions = open_questions(facts)

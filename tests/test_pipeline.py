@@ -397,14 +397,22 @@ def test_secrets_reach_no_tool_no_argv_and_no_file(world: World) -> None:
     world.extra["FAKE_FAIL"] = "sft"
     output += world.run("--set", "train.rank=4", status=4)
     calls = world.calls()
-    assert len(calls) == 7
-    assert [call["canaries"] for call in calls] == [[]] * 7
+    assert [call["tool"] for call in calls] == [*WHOLE, "sft"]
+    # A task of the user's own may read from a hub, so lm_eval gets the hubs' tokens; nobody else gets anything.
+    hubs = ["HF_TOKEN", "MODELSCOPE_API_TOKEN"]
+    assert [call["canaries"] for call in calls] == [hubs if call["tool"] == "lm_eval" else [] for call in calls]
     assert "canary-" not in output
     files = [path for path in world.runs.rglob("*") if path.is_file()]
     assert len(files) > 30
     assert [path for path in files if b"canary-" in path.read_bytes()] == []
     assert "key=***" in (next(world.runs.glob("stages/export-*")) / "log.txt").read_text()
     assert "canary-" not in json.dumps([call["argv"] for call in calls])
+
+
+def test_offline_needs_no_secret_at_all(world: World) -> None:
+    world.extra = dict(CANARIES)
+    world.run("--set", "runtime.offline=true")
+    assert [call["canaries"] for call in world.calls()] == [[]] * len(WHOLE)
 
 
 def test_tools_reach_the_loopback_past_a_proxy(world: World) -> None:

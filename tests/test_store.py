@@ -104,8 +104,7 @@ def test_death_at_any_step_of_a_publish_never_lies_and_the_next_one_succeeds(tmp
             runs.publish(made, attempt(runs, made, "old"), RECORD)
         if before == "a cut publish":
             (runs.folder(made) / "result.json").unlink()
-        if before == "a result":
-            runs.discard(made)
+        runs.discard(made)
         folder = attempt(runs, made, "new")
         with pytest.MonkeyPatch.context() as patch:
             seen = _die_at(patch, number)
@@ -122,7 +121,9 @@ def test_death_at_any_step_of_a_publish_never_lies_and_the_next_one_succeeds(tmp
             assert len(seen) < number
             break
         deaths += 1
-        runs.publish(made, attempt(runs, made, "again"), RECORD) if not record else None
+        if not record:
+            runs.discard(made)
+            runs.publish(made, attempt(runs, made, "again"), RECORD)
         assert vouched(runs, made)
     assert deaths >= 6
     assert not died
@@ -144,6 +145,18 @@ def test_death_at_any_step_of_a_discard_never_lies(tmp_path: Path) -> None:
         assert not (runs.folder(made) / "output").exists()
         return
     pytest.fail("discard never ended")
+
+
+def test_what_no_longer_counts_becomes_an_attempt_again(runs: Store) -> None:
+    """A training whose publish was cut, or one file of which was lost, goes on from the checkpoints that are whole."""
+    made = stage()
+    runs.publish(made, attempt(runs, made), RECORD)
+    (runs.folder(made) / "output" / "sub" / "b.bin").unlink()
+    assert runs.result(made) is None
+    runs.discard(made)
+    _, earlier = runs.next_attempt(made)
+    assert [path.name for path in earlier] == ["1"]
+    assert (earlier[0] / "a.txt").read_text() == "whole"
 
 
 @pytest.mark.parametrize(

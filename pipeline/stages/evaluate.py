@@ -34,7 +34,7 @@ def stage(spec: LmEvalSpec | EvalScopeSpec, *, model: Stage | Source, chat_templ
             **(OFFLINE if offline or not harness.needs_hub(spec) else {}),
             **({"CUDA_VISIBLE_DEVICES": ""} if cpu else {}),
         },
-        secrets=("HF_TOKEN", "MODELSCOPE_API_TOKEN") if harness.needs_hub(spec) else (),
+        secrets=("HF_TOKEN", "MODELSCOPE_API_TOKEN") if harness.needs_hub(spec) and not offline else (),
         tool=(spec.harness, version(harness.DISTRIBUTION) or "not installed"),
         gpus=0 if cpu else 1,
     )
