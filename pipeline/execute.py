@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 from pipeline import processes, provenance
 from pipeline.command import Command
@@ -27,8 +25,8 @@ from pipeline.files import locked, write_json
 from pipeline.settings import child_env, redact, secrets
 from pipeline.stage import Stage
 from pipeline.store import Store
+from pipeline.toollog import ToolLog
 
-TAIL_LINES = 20
 POLL_S = 0.5
 
 # What the end of a log says about the cause, most telling first. torchrun turns every death into status 1.
@@ -130,22 +128,19 @@ class Executor:
         argv = [find_program(command.argv[0], env), *command.argv[1:]]
         hidden = secrets(self.env).values()
         log = folder / "log.txt"
-        tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         with log.open("a", encoding="utf-8") as stream:
             stream.write(f"$ {redact(str(command), hidden)}\n")
             stream.flush()
             process = processes.start(argv, env, Path.cwd(), str(folder))
-            reader = threading.Thread(
-                target=_tee, args=(process, stream, tail, list(hidden), self.console if self.show_logs else None)
-            )
-            reader.start()
+            assert process.stdout is not None
+            output = ToolLog(process.stdout, stream, hidden, self.console.say if self.show_logs else None)
             try:
                 clock = time.monotonic()
                 while True:
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(POLL_S)
                         break
-                    text = stage.progress(attempt) or "running"
+                    text = stage.progress(attempt) or output.progress or "running"
                     self.console.progress(f"{label}: {text}  ({duration(time.monotonic() - clock)})")
             finally:
                 try:
@@ -153,9 +148,9 @@ class Executor:
                         processes.stop(process, str(folder))
                 finally:
                     processes.sweep(str(folder))  # a launcher may end before its workers do
-                    reader.join()
+                    output.join()
         if process.returncode != 0:
-            raise CommandFailedError(_failure(label, command, process.returncode, list(tail), log, hidden))
+            raise CommandFailedError(_failure(label, command, process.returncode, list(output.tail), log, hidden))
 
 
 def find_program(name: str, env: Mapping[str, str]) -> str:
@@ -187,28 +182,6 @@ def signals_stop() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _tee(
-    process: subprocess.Popen[bytes],
-    log: TextIO,
-    tail: collections.deque[str],
-    hidden: list[str],
-    console: Console | None,
-) -> None:
-    """Copy output to the log line by line, redacted; of a progress bar only its last state before a newline."""
-    assert process.stdout is not None
-    with process.stdout as lines:
-        for raw in lines:
-            text = raw.decode("utf-8", errors="replace").rstrip("\r\n")
-            line = redact(text.rsplit("\r", 1)[-1], hidden)
-            with suppress(OSError):  # a full disk must not end the reading: the tool would wait for us for ever
-                log.write(line + "\n")
-                log.flush()
-            if line.strip():
-                tail.append(line)
-                if console:
-                    console.say(line)
 
 
 def _failure(label: str, command: Command, status: int, tail: list[str], log: Path, hidden: Any) -> str:

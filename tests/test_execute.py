@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import collections
 import io
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from pipeline import execute, processes
 from pipeline.command import Command
 from pipeline.errors import PreflightError
+from pipeline.toollog import TAIL_LINES, ToolLog
 
 
 class FullDisk(io.StringIO):
@@ -20,18 +21,19 @@ class FullDisk(io.StringIO):
         raise OSError(28, "No space left on device")
 
 
-def _read(code: str, log: io.StringIO, hidden: list[str]) -> list[str]:
+def _read(code: str, log: io.StringIO, hidden: list[str]) -> ToolLog:
     process = processes.start([sys.executable, "-c", code], {"PATH": ""}, Path.cwd(), "test-execute")
-    tail: collections.deque[str] = collections.deque(maxlen=execute.TAIL_LINES)
-    execute._tee(process, log, tail, hidden, None)
+    assert process.stdout is not None
+    output = ToolLog(process.stdout, log, hidden)
+    output.join()
     assert process.wait(timeout=10) == 0
-    return list(tail)
+    return output
 
 
 def test_a_full_disk_does_not_stop_the_reading() -> None:
     # More than a pipe holds: a tool whose output nobody reads would hang here.
-    tail = _read("for i in range(20_000): print('line', i)", FullDisk(), [])
-    assert len(tail) == execute.TAIL_LINES
+    tail = _read("for i in range(20_000): print('line', i)", FullDisk(), []).tail
+    assert len(tail) == TAIL_LINES
     assert tail[-1] == "line 19999"
 
 
@@ -41,9 +43,31 @@ def test_log_is_redacted_decoded_and_without_progress_bars() -> None:
         "import sys; w = sys.stdout.buffer.write\n"
         r"w(b'10%\r50%\r100%|done\n'); w(b'bad \xff byte\n'); w('gr\u00fcn \u7ea2\n'.encode()); w(b'key=geheim-123\n\n')"
     )
-    tail = _read(code, log, ["geheim-123"])
+    tail = list(_read(code, log, ["geheim-123"]).tail)
     assert tail == ["100%|done", "bad � byte", "grün 红", "key=***"]
     assert log.getvalue() == "\n".join([*tail, "", ""])
+
+
+def test_the_progress_bar_is_seen_before_its_newline() -> None:
+    bar = r"'Running requests:  45%|####      | 200/448 [00:20<00:25,  9.80it/s]'"
+    code = f"import sys, time; sys.stderr.write('\\rRunning requests:   1%|   | 1/448 [00:00<?, ?it/s]\\r' + {bar}); time.sleep(60)"
+    process = processes.start([sys.executable, "-c", code], {"PATH": ""}, Path.cwd(), "test-bar")
+    assert process.stdout is not None
+    output = ToolLog(process.stdout, log := io.StringIO())
+    deadline = time.monotonic() + 10
+    while not output.progress.startswith("45") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    processes.stop(process, "test-bar")
+    output.join()
+    assert output.progress == "45% 200/448 [00:20<00:25,  9.80it/s]"
+    assert log.getvalue().count("\n") == 1
+
+
+def test_output_without_newlines_does_not_fill_the_memory() -> None:
+    log = io.StringIO()
+    _read("import sys; [sys.stdout.write('x' * 100_000) for _ in range(50)]", log, [])
+    assert len(log.getvalue().replace("\n", "")) == 5_000_000
+    assert log.getvalue().count("\n") >= 4
 
 
 @pytest.mark.parametrize(
