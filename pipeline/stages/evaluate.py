@@ -11,7 +11,7 @@ from pipeline.errors import OutputError
 from pipeline.harnesses import HARNESSES
 from pipeline.provenance import version
 from pipeline.results import with_stderr
-from pipeline.stage import Paths, Source, Stage
+from pipeline.stage import CPU_ENV, Paths, Source, Stage
 from pipeline.suites import EvalScopeSpec, LmEvalSpec
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -32,7 +32,7 @@ def stage(spec: LmEvalSpec | EvalScopeSpec, *, model: Stage | Source, chat_templ
         # What is on disk needs no hub; asking anyway costs seconds of retries behind a firewall.
         env={
             **(OFFLINE if offline or not harness.needs_hub(spec) else {}),
-            **({"CUDA_VISIBLE_DEVICES": ""} if cpu else {}),
+            **(CPU_ENV if cpu else {}),
         },
         secrets=("HF_TOKEN", "MODELSCOPE_API_TOKEN") if harness.needs_hub(spec) and not offline else (),
         tool=(spec.harness, version(harness.DISTRIBUTION) or "not installed"),

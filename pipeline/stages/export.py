@@ -11,7 +11,7 @@ from pipeline.command import Command, flags
 from pipeline.errors import OutputError
 from pipeline.recipe import ExportSpec, ModelSpec
 from pipeline.sources import weight_problems
-from pipeline.stage import Paths, Source, Stage
+from pipeline.stage import CPU_ENV, Paths, Source, Stage
 
 TOKENIZER = (
     "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json chat_template.jinja "
@@ -42,7 +42,7 @@ def stage(spec: ExportSpec, model: ModelSpec, *, base: Stage | Source, train: St
         collect=_collect,
         output=merged,
         # Merging happens on the CPU: it needs no GPU, and a GPU would be taken from an evaluation.
-        env={"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={"HF_HUB_OFFLINE": "1", **CPU_ENV},
         finish=_finish,
     )
 

@@ -14,7 +14,7 @@ from pipeline.command import Command, flags
 from pipeline.errors import OutputError
 from pipeline.recipe import ModelSpec, TrainSpec
 from pipeline.resolve import accumulation
-from pipeline.stage import Args, Paths, Source, Stage
+from pipeline.stage import CPU_ENV, Args, Paths, Source, Stage
 from pipeline.stages import prepare
 
 _DTYPES = {
@@ -88,7 +88,7 @@ def stage(spec: TrainSpec, model: ModelSpec, *, base: Stage | Source, data: Stag
         env={
             "HF_HUB_OFFLINE": "1",
             **({"NPROC_PER_NODE": str(processes)} if processes > 1 else {}),
-            **({"CUDA_VISIBLE_DEVICES": ""} if cpu else {}),
+            **(CPU_ENV if cpu else {}),
         },
         gpus=spec.gpus,
         progress=_progress,
