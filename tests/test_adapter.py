@@ -29,7 +29,9 @@ def checkpoint(attempt: Path, step: int, total: int = 100) -> Path:
 
 
 def log(attempt: Path, *points: tuple[int, float]) -> None:
-    lines = [json.dumps({"loss": 1.0, "grad_norm": norm, "global_step/max_steps": f"{step}/100"}) for step, norm in points]
+    lines = [
+        json.dumps({"loss": 1.0, "grad_norm": norm, "global_step/max_steps": f"{step}/100"}) for step, norm in points
+    ]
     fake_tools.save(attempt / "logging.jsonl", "".join(line + "\n" for line in lines))
 
 

@@ -27,7 +27,9 @@ PRINT = "import json, os, sys; print(json.dumps([sys.argv[1:], {k: os.environ.ge
 def bash(script: str, runs: str, cwd: Path | str = "/") -> str:
     """Output of the script under a bash of which only PATH and RUNS are given."""
     environment = {"PATH": "/usr/bin:/bin", "RUNS": runs, "LC_ALL": "C.UTF-8"}
-    return subprocess.run(["bash", "-c", script], env=environment, capture_output=True, check=True, cwd=cwd).stdout.decode()
+    return subprocess.run(
+        ["bash", "-c", script], env=environment, capture_output=True, check=True, cwd=cwd
+    ).stdout.decode()
 
 
 @given(st.lists(WORD.filter(lambda word: "$RUNS" not in word and "\\\n" not in word), min_size=1))
@@ -38,7 +40,11 @@ def test_shlex_reads_the_words_back(words):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(WORD, max_size=6), st.dictionaries(NAMES, WORD, max_size=2), WORD.filter(lambda text: "/" not in text))
-@example(["$RUNS/x", "$RUNSX", "a$RUNS-$RUNS/b", '{"p": "$RUNS/m", "q": "$HOME `id` \\ \\\\ \\" !"}'], {"X": "$RUNS/y"}, "a b'$x")
+@example(
+    ["$RUNS/x", "$RUNSX", "a$RUNS-$RUNS/b", '{"p": "$RUNS/m", "q": "$HOME `id` \\ \\\\ \\" !"}'],
+    {"X": "$RUNS/y"},
+    "a b'$x",
+)
 @example(["${RUNS}", "\\$RUNS", "$RUNS\n$RUNS", "$RUNSé"], {}, "r")
 def test_bash_gives_the_words_to_the_program(words, environment, folder):
     runs = f"/tmp/{folder}"
@@ -53,7 +59,10 @@ def test_bash_gives_the_words_to_the_program(words, environment, folder):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(WORD.filter(lambda line: "\r" not in line), min_size=1).map("\n".join), st.sampled_from(["$RUNS/x", "$RUNS/a b"]))
+@given(
+    st.lists(WORD.filter(lambda line: "\r" not in line), min_size=1).map("\n".join),
+    st.sampled_from(["$RUNS/x", "$RUNS/a b"]),
+)
 @example("path: $RUNS/data\ncost: $5 `id` \\ $RUNSX $(id)\nEOF\nlast", "$RUNS/x")
 def test_bash_writes_the_files(tmp_path_factory, text, folder):
     runs = tmp_path_factory.mktemp("runs")

@@ -23,7 +23,9 @@ def table(both: int, lost: int, gained: int, neither: int) -> list[tuple[float, 
 
 
 def score(value: float, n: int, implementation: Implementation = LM, **update: object) -> Score:
-    return Score(task="t", harness="lm_eval", metric="acc", value=value, n=n, implementation=implementation).model_copy(update=update)
+    return Score(task="t", harness="lm_eval", metric="acc", value=value, n=n, implementation=implementation).model_copy(
+        update=update
+    )
 
 
 def samples(values: list[float], keys: list[str] | None = None) -> list[Sample]:
@@ -31,7 +33,9 @@ def samples(values: list[float], keys: list[str] | None = None) -> list[Sample]:
     return [Sample(task="t", metric="acc", doc_key=key, score=value) for key, value in zip(names, values, strict=True)]
 
 
-def one_row(base: list[float], tuned: list[float], base_keys: list[str] | None = None, tuned_keys: list[str] | None = None):
+def one_row(
+    base: list[float], tuned: list[float], base_keys: list[str] | None = None, tuned_keys: list[str] | None = None
+):
     (row,) = compare(
         "s", [score(sum(base) / len(base), len(base))], [score(sum(tuned) / len(tuned), len(tuned))],
         samples(base, base_keys), samples(tuned, tuned_keys),
@@ -195,7 +199,9 @@ def test_only_common_items_count_and_it_is_said():
 
 def test_a_corpus_metric_gets_no_interval():
     # BLEU over a corpus is no mean over its items; statistics of the items are not statistics of the score.
-    (row,) = compare("s", [score(0.9, 4)], [score(0.8, 4)], samples([1.0, 0.0, 1.0, 0.0]), samples([1.0, 0.0, 0.0, 0.0]))
+    (row,) = compare(
+        "s", [score(0.9, 4)], [score(0.8, 4)], samples([1.0, 0.0, 1.0, 0.0]), samples([1.0, 0.0, 0.0, 0.0])
+    )
     assert (row.base, row.tuned, row.n) == (0.9, 0.8, 4)
     assert row.delta == pytest.approx(-0.1)
     assert (row.ci_low, row.ci_high, row.p_value, row.gained) == (None, None, None, None)

@@ -56,7 +56,16 @@ def test_what_is_not_a_record_is_left_out(tmp_path: Path) -> None:
 def test_nan_is_seen_however_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "logging.jsonl"
     path.write_text(
-        "\n".join([line(1, loss=float("nan")), line(2, grad_norm="nan"), line(3, grad_norm="inf"), line(4, loss="0.5"), line(5, loss=True), ""])
+        "\n".join(
+            [
+                line(1, loss=float("nan")),
+                line(2, grad_norm="nan"),
+                line(3, grad_norm="inf"),
+                line(4, loss="0.5"),
+                line(5, loss=True),
+                "",
+            ]
+        )
     )
     assert [curve.non_finite(point) for point in curve.read(path)] == [["loss"], ["grad_norm"], ["grad_norm"], [], []]
     assert curve.read(path)[3]["loss"] == 0.5

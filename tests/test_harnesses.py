@@ -21,7 +21,11 @@ from pipeline.suites import EvalScopeSpec, LmEvalSpec
 FIXTURES = Path(__file__).parent / "fixtures"
 MODEL = Source(Path("models/SmolLM2-135M-Instruct"))
 LM_EVAL = LmEvalSpec(
-    harness="lm_eval", tasks=("demo_bank", "demo_general"), include_path=Path("tasks"), precision="float32", device="cpu"
+    harness="lm_eval",
+    tasks=("demo_bank", "demo_general"),
+    include_path=Path("tasks"),
+    precision="float32",
+    device="cpu",
 )
 EVALSCOPE = EvalScopeSpec.model_validate(
     {
@@ -92,10 +96,16 @@ def test_evalscope_metric_names_are_those_of_the_samples() -> None:
     # NLTK's data could not be had: EvalScope reports 0 for BLEU, which is no score.
     assert not [s for s in [*scores, *samples] if "bleu" in s.metric.lower()]
     [remark] = remarks
-    assert remark.startswith("general_qa: BLEU could not be computed for 4 samples (LookupError: Resource 'punkt_tab' not")
+    assert remark.startswith(
+        "general_qa: BLEU could not be computed for 4 samples (LookupError: Resource 'punkt_tab' not"
+    )
     assert "\n" not in remark
     implementation = scores[0].implementation
-    assert (implementation.version, implementation.task_version, implementation.precision) == ("1.14.1", "v1.1", "float32")
+    assert (implementation.version, implementation.task_version, implementation.precision) == (
+        "1.14.1",
+        "v1.1",
+        "float32",
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +122,10 @@ def test_evalscope_metric_names_are_those_of_the_samples() -> None:
 )
 def test_metric_names_meet_by_their_words(identity: dict[str, Any], spellings: list[str], expected: str) -> None:
     assert evalscope._metric_name({"identity": identity, "legacy_name": None}, spellings) == expected
-    assert evalscope._metric_name({"identity": identity, "legacy_name": "own"}, [*spellings, "own"]) in ("own", expected)
+    assert evalscope._metric_name({"identity": identity, "legacy_name": "own"}, [*spellings, "own"]) in (
+        "own",
+        expected,
+    )
 
 
 def test_one_bank_has_one_key_per_item_in_both_harnesses() -> None:
@@ -136,7 +149,11 @@ def test_order_limit_and_shuffled_choices_do_not_change_a_key() -> None:
         {"messages": [{"role": "user", "content": text}], "target": [letter]}
         for text, letter in ((prompt, "A"), (other, "B"))
     ]
-    assert evalscope._key(records[0], template) == evalscope._key(records[1], template) == doc_key("Why?", ["one", "two"], "one")
+    assert (
+        evalscope._key(records[0], template)
+        == evalscope._key(records[1], template)
+        == doc_key("Why?", ["one", "two"], "one")
+    )
 
 
 def test_a_question_in_lines_that_look_like_choices_is_its_own_key() -> None:
@@ -170,7 +187,9 @@ def test_missing_output_is_an_output_error(
         (EVALSCOPE, "evalscope", "general_mcq.json"), (EVALSCOPE, "evalscope", "general_mcq_bank.jsonl"),
     ],
 )  # fmt: skip
-def test_cut_output_is_an_output_error(tmp_path: Path, spec: LmEvalSpec | EvalScopeSpec, folder: str, name: str) -> None:
+def test_cut_output_is_an_output_error(
+    tmp_path: Path, spec: LmEvalSpec | EvalScopeSpec, folder: str, name: str
+) -> None:
     shutil.copytree(FIXTURES / folder, tmp_path / "out")
     [path] = (tmp_path / "out").rglob(name)
     path.write_bytes(path.read_bytes()[:-30])

@@ -245,19 +245,28 @@ def test_the_learning_rate_reaches_what_depends_on_it():
 def test_base_and_tuned_differ_only_in_the_model():
     stages = plan(resolved(HUB)).stages
     base, tuned = stages["eval.one.base"], stages["eval.one.tuned"]
-    assert (base.args, base.tool, base.program, base.plumbing) == (tuned.args, tuned.tool, tuned.program, tuned.plumbing)
+    assert (base.args, base.tool, base.program, base.plumbing) == (
+        tuned.args,
+        tuned.tool,
+        tuned.program,
+        tuned.plumbing,
+    )
 
 
 def test_the_harness_version_is_part_of_a_score(monkeypatch):
     before = fingerprints(resolved(HUB))
     monkeypatch.setattr(evaluate, "version", lambda _: "99")
     after = fingerprints(resolved(HUB))
-    assert {label for label in before if before[label] != after[label]} == {label for label in before if label[:4] == "eval"}
+    assert {label for label in before if before[label] != after[label]} == {
+        label for label in before if label[:4] == "eval"
+    }
 
 
 def test_resolved_alike_is_identical_on_another_machine():
     # A bigger machine of the same kind must not retrain: GPU names, memory and counts are not identity by themselves.
-    bigger = GPUS.model_copy(update={"cpus": 64, "memory_gb": 512.0, "gpus": (GPUS.gpus[0].model_copy(update={"name": "H100"}),)})
+    bigger = GPUS.model_copy(
+        update={"cpus": 64, "memory_gb": 512.0, "gpus": (GPUS.gpus[0].model_copy(update={"name": "H100"}),)}
+    )
     recipe = Recipe.model_validate_json(json.dumps(HUB))
     assert fingerprints(resolve(recipe, GPUS)[0]) == fingerprints(resolve(recipe, bigger)[0])
 

@@ -163,7 +163,10 @@ def test_dry_run_is_a_script_that_does_the_same(done: World) -> None:
 
 
 def test_failing_tool_tells_stage_command_cause_and_last_lines(world: World) -> None:
-    world.extra = {"FAKE_FAIL": "sft", "FAKE_FAIL_TEXT": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate"}
+    world.extra = {
+        "FAKE_FAIL": "sft",
+        "FAKE_FAIL_TEXT": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate",
+    }
     output = world.run(status=4)
     log = world.stage("train") / "log.txt"
     assert "train: the tool ended with status 1: GPU memory ran out: lower micro_batch_size" in output
@@ -256,7 +259,10 @@ def _auto_map(world: World) -> None:
         (lambda w: w.write("model/tokenizer.json", ""), r"tokenizer\.json: not JSON, so it is cut"),
         (_auto_map, r"auto_map makes the tools run code"),
         (lambda w: w.write("model/modeling.py", "x = 1"), r"modeling\.py: the tools would run this file"),
-        (lambda w: (w.folder / "model" / "model.safetensors").rename(w.folder / "model" / "w.bin"), r"no \*\.safetensors"),
+        (
+            lambda w: (w.folder / "model" / "model.safetensors").rename(w.folder / "model" / "w.bin"),
+            r"no \*\.safetensors",
+        ),
         (lambda w: (w.folder / "train.json").unlink(), r"train\.json: no such file or folder; check data\.sources"),
         (lambda w: shutil.rmtree(w.folder / "bank"), r"bank: no such file or folder; check eval"),
     ],
@@ -277,7 +283,9 @@ def test_preflight_names_all_problems_at_once(world: World) -> None:
         assert part in output
 
 
-def test_missing_tool_ends_with_3(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_tool_ends_with_3(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     for name, value in (("PATH", "/nonexistent"), ("PIPELINE_TOOLS", ""), ("CUDA_VISIBLE_DEVICES", "")):
         monkeypatch.setenv(name, value)
@@ -392,7 +400,10 @@ def test_two_recipes_racing_for_one_evaluation_run_it_once(world: World) -> None
 
 
 def test_secrets_reach_no_tool_no_argv_and_no_file(world: World) -> None:
-    world.extra = {**CANARIES, "FAKE_SAY_FILE": str(world.write("say.txt", "\n".join(f"key={v}" for v in CANARIES.values())))}
+    world.extra = {
+        **CANARIES,
+        "FAKE_SAY_FILE": str(world.write("say.txt", "\n".join(f"key={v}" for v in CANARIES.values()))),
+    }
     output = world.run()
     world.extra["FAKE_FAIL"] = "sft"
     output += world.run("--set", "train.rank=4", status=4)
@@ -468,7 +479,9 @@ def _random_deaths(world: World, seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_whenever_it_is_killed_the_result_is_that_of_an_undisturbed_run(world: World, template: World, seed: int) -> None:
+def test_whenever_it_is_killed_the_result_is_that_of_an_undisturbed_run(
+    world: World, template: World, seed: int
+) -> None:
     _random_deaths(world, seed)
     world.run()
     undisturbed, disturbed = template.report, world.report

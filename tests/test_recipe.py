@@ -279,7 +279,9 @@ def test_paths_are_relative_to_the_file(tmp_path):
 )
 def test_overrides(tmp_path, override, at, value):
     if at is None:  # nothing after `=` is null, which this setting refuses
-        assert mistakes(tmp_path, GOOD, override) == ["r.yaml:8: train.learning_rate: should be a valid number, not null"]
+        assert mistakes(tmp_path, GOOD, override) == [
+            "r.yaml:8: train.learning_rate: should be a valid number, not null"
+        ]
         return
     found: object = load(tmp_path, GOOD, override).model_dump()
     for part in at:
@@ -314,7 +316,10 @@ def test_later_overrides_win_and_sections_are_made(tmp_path):
         ("=3", "--set =3: should be key.path=value"),
         ("train..x=3", "--set train..x=3: should be key.path=value"),
         ("eval.9.limit=3", "--set eval.9.limit=3: no entry '9' in a list of 2"),
-        ("eval.helm.limit=3", "--set eval.helm.limit=3: no entry 'helm' in a list of 2 (count from 0, or use its name)"),
+        (
+            "eval.helm.limit=3",
+            "--set eval.helm.limit=3: no entry 'helm' in a list of 2 (count from 0, or use its name)",
+        ),
         ("name.first=x", "--set name.first=x: 'name' is a single value, it has no parts"),
         ("name=[", "--set:1: not valid YAML"),
         ("name=&x y", "--set:1: anchors and aliases"),

@@ -16,7 +16,9 @@ from pipeline.suites import LmEvalSpec
 FILES = Path(__file__).parent / "machines"
 
 
-def gpu(name: str, capability: tuple[int, int], count: int = 1, flash: tuple[str, ...] = ("flash_attention_2",)) -> Machine:
+def gpu(
+    name: str, capability: tuple[int, int], count: int = 1, flash: tuple[str, ...] = ("flash_attention_2",)
+) -> Machine:
     card = Gpu(name=name, memory_gb=16, compute_capability=capability)
     return Machine(system="Linux", cpus=8, memory_gb=32, gpus=(card,) * count, flash_attention=flash)
 
@@ -173,7 +175,9 @@ def test_reasons_name_the_machine():
     assert "macOS" in {c.where: c.reason for c in resolve(recipe(), MAC)[1]}["train.precision"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"system": "Linux"}', '{"system": "Linux", "cpus": 1, "memory_gb": 1, "gpu": []}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"system": "Linux"}', '{"system": "Linux", "cpus": 1, "memory_gb": 1, "gpu": []}']
+)
 def test_a_machine_file_that_is_none(tmp_path, text):
     (tmp_path / "m.json").write_text(text)
     with pytest.raises(RecipeError, match="--machine .*m.json: "):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from pipeline.recipe_file import load_recipe
+from pipeline.suites import EvalScopeSpec
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -39,6 +44,22 @@ def test_flash_attn_wheel(
     module = script("flash_attn_wheel")
     monkeypatch.setattr(module.platform, "machine", lambda: machine)
     assert module.wheel(*facts) == name
+
+
+def test_the_demo_data_are_what_their_source_gives() -> None:
+    """Also refuses held-out questions that share six words in a row with a training row."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "demo_data.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_demo_asks_in_the_form_that_was_trained() -> None:
+    world = tomllib.loads((SCRIPTS.parent / "recipes" / "demo" / "world.toml").read_text(encoding="utf-8"))
+    recipe = load_recipe(SCRIPTS.parent / "recipes" / "demo.yaml")
+    suite = next(suite for suite in recipe.eval if isinstance(suite, EvalScopeSpec))
+    asked = [entry.args.get("prompt_template") for entry in suite.datasets if not isinstance(entry, str)]
+    assert asked[0] == world["mcq_prompt"]
 
 
 def test_setup_refuses_another_python(tmp_path: Path) -> None:

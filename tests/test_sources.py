@@ -59,7 +59,10 @@ def test_whole_weights_have_no_problem(folder: Path) -> None:
         (lambda folder: _shard(folder, ["../outside.safetensors"]), "names a file outside the folder"),
         (lambda folder: _shard(folder, ["/etc/passwd"]), "names a file outside the folder"),
         (lambda folder: (folder / "model.safetensors.index.json").write_text("[]"), "not a weight index"),
-        (lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}'), "not a weight index"),
+        (
+            lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}'),
+            "not a weight index",
+        ),
     ],
 )
 def test_damaged_weights_are_named_with_the_remedy(
