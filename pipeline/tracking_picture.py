@@ -8,11 +8,11 @@ from typing import Any
 
 from pipeline.tracking_view import Bar
 
-_MOST_ROWS = 30
+_MOST_ROWS = 10
 
 
 def draw(bars: tuple[Bar, ...]) -> Any:
-    """A PIL image of at most 30 comparisons, first on top. Needs matplotlib, which ms-swift brings along."""
+    """A PIL image of at most 10 comparisons, first on top. Needs matplotlib, which ms-swift brings along."""
     figure_module = importlib.import_module("matplotlib.figure")  # no pyplot: no window system, no global state
     shown = bars[:_MOST_ROWS]
     # Small in inches, so that the writing stays readable in the dashboard's thumbnail.

@@ -110,13 +110,14 @@ def notes(run_dir: Path, *, with_report: bool) -> Iterator[Note]:
 
 
 def bars(run_dir: Path) -> tuple[Bar, ...]:
-    """Base beside tuned for a picture: the report's rows whose values are fractions, since they share one axis."""
-    found = []
+    """Base beside tuned for a picture: of each task the first metric whose values are fractions (one shared axis)."""
+    found: dict[tuple[str, str], Bar] = {}
     for row in _dicts(read_json(run_dir / "report.json").get("rows")):
         base, tuned = _finite(row.get("base")), _finite(row.get("tuned"))
         if base is not None and tuned is not None and 0 <= base <= 1 and 0 <= tuned <= 1:
-            found.append(Bar(f"{row.get('task')}\n{row.get('metric')} ({_suite(row)})", base, tuned))
-    return tuple(found)
+            bar = Bar(f"{row.get('task')}\n{row.get('metric')} ({_suite(row)})", base, tuned)
+            found.setdefault((str(row.get("task")), _suite(row)), bar)
+    return tuple(found.values())
 
 
 def score_key(label: str, score: dict[str, Any]) -> str:
