@@ -99,9 +99,9 @@ class Follower:
         )  # fmt: skip
 
     def end(self, *, ok: bool) -> str | None:
-        """Tell the tracker that the run is over, wait for it, and say where the experiment is."""
+        """Tell the tracker that the run is over, wait for it, and say where the experiment is (None: there is none)."""
         if self._process is None or self._process.stdin is None:
-            return None
+            return self._where()
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(b"end ok\n" if ok else b"end failed\n")
             self._process.stdin.close()
@@ -110,7 +110,12 @@ class Follower:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return "SwanLab: the tracker did not finish in time and was ended; results are not affected"
-        state = read_json(self._run_dir / "tracking.json") or {}
+        return self._where()
+
+    def _where(self) -> str | None:
+        state = read_json(self._run_dir / "tracking.json")
+        if not state or self._tracking.mode == "disabled":
+            return None
         if state.get("error"):
             return f"SwanLab: {state['error']} (results are not affected)"
         if state.get("url"):
