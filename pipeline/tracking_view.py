@@ -5,8 +5,7 @@ Everything here is a function of the files alone, so an experiment can be rebuil
 Keys put what differs first, because the dashboard's columns show about 15 characters of a name:
 `data/rows_in`, `train/loss` and `val/loss` by optimizer step, `seconds/<label>`, and for each score
 `<base|tuned>/<task>/<metric>/<harness>`; of the report `delta/...`, `ci_low/...`, `ci_high/...`, `p_value/...` with the
-same ending. An evaluation entry that is not called like its harness appears as `<harness>.<entry>`, so that two entries
-with the same task never write to one key. What has no step of its own is at step 0.
+same ending. An entry with a name of its own appears as `<harness>.<entry>`. What has no step is at step 0.
 """
 
 from __future__ import annotations
