@@ -124,7 +124,7 @@ class Executor:
 
     def _run(self, stage: Stage, label: str, command: Command, attempt: Path, folder: Path) -> None:
         """Run to the end; CommandFailedError for a status other than 0. Nothing it started outlives this call."""
-        env = child_env(self.env, stage.secrets) | dict(command.env)
+        env = child_env(self.env, stage.secrets) | _first_gpus(stage.gpus, self.env) | dict(command.env)
         argv = [find_program(command.argv[0], env), *command.argv[1:]]
         hidden = secrets(self.env).values()
         log = folder / "log.txt"
@@ -165,6 +165,14 @@ def find_program(name: str, env: Mapping[str, str]) -> str:
     if found is None:
         raise PreflightError(f"{name}: not found; run `make setup`, or name its folder in PIPELINE_TOOLS")
     return found
+
+
+def _first_gpus(count: int, env: Mapping[str, str]) -> dict[str, str]:
+    """Shows a stage only the GPUs it asked for: with more, swift splits the model over them, or refuses DeepSpeed."""
+    if not count:
+        return {}
+    visible = [word for word in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
+    return {"CUDA_VISIBLE_DEVICES": ",".join((visible or [str(index) for index in range(count)])[:count])}
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def tracking(recipe: Recipe, runs: Path, env: Mapping[str, str]) -> Tracking:
         asked = env.get("SWANLAB_MODE", "").strip().lower()
         if asked and asked not in MODES:
             raise PreflightError(f"SWANLAB_MODE={asked}: should be one of online, local, offline, disabled")
-        mode = MODES[asked] if asked else ("online" if has_key else "local")
+        mode = MODES[asked] if asked else ("online" if has_key and not recipe.runtime.offline else "local")
         if not asked and not has_key:
             remark = "no SWANLAB_API_KEY is set: the experiment is kept on this machine (`make dashboard` shows it)"
     if mode == "online" and not has_key:

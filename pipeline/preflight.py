@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.errors import PreflightError
 from pipeline.execute import find_program
 from pipeline.files import read_json
+from pipeline.harnesses.base import benchmarks
 from pipeline.provenance import version
 from pipeline.recipe import Recipe
 from pipeline.sources import code_problems, weight_problems
@@ -38,6 +39,7 @@ def check(recipe: Recipe, pending: Iterable[Stage], store: Store, env: Mapping[s
         *_tools(stages, env),
         *_models(recipe, stages, store),
         *_offline(recipe, stages),
+        *_nodes(recipe, stages),
         *_disk(recipe, store.root),
     ]
     if problems:
@@ -126,10 +128,21 @@ def _offline(recipe: Recipe, stages: Iterable[Stage]) -> Iterator[str]:
     if not recipe.runtime.offline:
         return
     names = {stage.name for stage in stages}
+    for suite in recipe.eval if "eval" in names else ():
+        if suite.harness == "evalscope":
+            for benchmark in benchmarks(suite):
+                if benchmark.path is None:
+                    yield f"{benchmark.name}: runtime.offline is true, but EvalScope would ask its hub; give a `path`"
     for section, origins in (("model", recipe.models), ("data", recipe.data.sources if recipe.data else ())):
         for origin in origins:
             if origin.id and section in names:
                 yield f"{origin.id}: runtime.offline is true, but this comes from {origin.hub}; use a local path"
+
+
+def _nodes(recipe: Recipe, stages: Iterable[Stage]) -> Iterator[str]:
+    if recipe.train and recipe.train.nodes > 1 and any(stage.name == "train" for stage in stages):
+        # Started on one node alone, it would train with a part of the global batch and nobody would notice.
+        yield f"train.nodes: {recipe.train.nodes} nodes can be planned, but not started yet; use 1"
 
 
 def _unique(problems: Iterable[str]) -> list[str]:

@@ -31,7 +31,6 @@ def resolve(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[Choice]]:
     choices: list[Choice] = []
     problems: list[str] = []
     update: dict[str, object] = {}
-    precision, why = _precision(machine)
     if recipe.train:
         update["train"] = _train(recipe.train, machine, choices, problems)
     suites = []
@@ -43,6 +42,8 @@ def resolve(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[Choice]]:
         elif suite.device == "cuda" and not machine.gpus:
             problems.append(f"eval[{index}].device: cuda asked for, but no GPU is visible on this machine")
         if suite.precision == "auto":
+            on_cpu = new.get("device", suite.device) == "cpu"
+            precision, why = _precision(machine.model_copy(update={"gpus": ()}) if on_cpu else machine)
             new["precision"] = precision
             choices.append(Choice(f"eval[{index}].precision", precision, why))
         suites.append(suite.model_copy(update=new))

@@ -62,6 +62,7 @@ class Stage:
     version: int = 1
     """Raised when our own code around the tool changes what comes out."""
     gpus: int = 0
+    """GPUs it may see, the first of those visible; 0 = no limit."""
     progress: Callable[[Path], str | None] = lambda _: None
     """(folder being written) -> one line such as 'step 40/200  loss 1.21  ETA 3m'."""
     resume: Callable[[Sequence[Path]], Args] = lambda _: {}

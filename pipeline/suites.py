@@ -51,8 +51,8 @@ class EvalBase(Section):
     @field_validator("name")
     @classmethod
     def _name(cls, value: str | None) -> str | None:
-        if value is not None and not NAME.fullmatch(value):
-            raise ValueError("should be letters, digits, '.', '_', '-' (at most 64)")
+        if value is not None and ("." in value or not NAME.fullmatch(value)):
+            raise ValueError("should be letters, digits, '_', '-' (at most 64)")
         return value
 
 

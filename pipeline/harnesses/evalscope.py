@@ -97,7 +97,8 @@ def read(out: Path, stage: Stage) -> tuple[list[Score], list[Sample], list[str]]
     for path in reports:
         name = path.stem
         benchmark = config.get("resolved_benchmarks", {}).get(name, {})
-        found, failed = _read_reviews(out, name, benchmark.get("prompt_template") or "")
+        longer = tuple(f"{other}_" for other in expected if other.startswith(f"{name}_"))
+        found, failed = _read_reviews(out, name, benchmark.get("prompt_template") or "", longer)
         for metric, (count, why) in sorted(failed.items()):
             remarks.append(f"{name}: {metric} could not be computed for {count} samples ({why}); left out")
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -167,11 +168,17 @@ def _words(name: str) -> frozenset[str]:
     return frozenset(_SYNONYMS.get(word, short.get(word, word)) for word in words)
 
 
-def _read_reviews(out: Path, name: str, template: str) -> tuple[list[Sample], dict[str, tuple[int, str]]]:
-    """Samples of one data set, and the metrics that failed inside EvalScope, which reports them as 0."""
+def _read_reviews(
+    out: Path, name: str, template: str, others: tuple[str, ...] = ()
+) -> tuple[list[Sample], dict[str, tuple[int, str]]]:
+    """Samples of one data set, and the metrics that failed inside EvalScope, which reports them as 0.
+
+    Files are called <data set>_<subset>; those that begin with `others` belong to a data set with a longer name.
+    """
     samples: list[Sample] = []
     failed: dict[str, tuple[int, str]] = {}
-    files = sorted((out / "reviews" / MODEL_ID).glob(f"{name}_*.jsonl"))
+    found = sorted((out / "reviews" / MODEL_ID).glob(f"{name}_*.jsonl"))
+    files = [path for path in found if not path.name.startswith(others)]
     for path in files:
         subset = path.stem.removeprefix(f"{name}_")
         # Not splitlines(): an answer may hold U+2028, which is no end of line in JSON Lines.

@@ -19,6 +19,8 @@ from pipeline.suites import LmEvalSpec
 DISTRIBUTION = "lm-eval"
 PROGRAM: tuple[str, ...] = ("lm_eval", "run")
 SUITE = "pipeline_suite"
+FILES = (".json", ".jsonl")
+"""Endings of a single data file; any other path is a folder."""
 
 QUESTION_FIELDS = "question query goal ctx question_stem sentence passage input problem prompt".split()
 
@@ -27,7 +29,7 @@ def args(spec: LmEvalSpec, *, chat_template: bool) -> dict[str, Any]:
     return {
         # Paths are not here: the content of local data enters through the stage's dependencies.
         "tasks": [
-            {"name": b.name, "local": "file" if b.path and b.path.suffix else bool(b.path), "args": b.args}
+            {"name": b.name, "local": "file" if b.path and b.path.suffix in FILES else bool(b.path), "args": b.args}
             for b in benchmarks(spec)
         ],
         "num_fewshot": spec.num_fewshot,

@@ -36,7 +36,6 @@ def stage(spec: LmEvalSpec | EvalScopeSpec, *, model: Stage | Source, chat_templ
         },
         secrets=("HF_TOKEN", "MODELSCOPE_API_TOKEN") if harness.needs_hub(spec) and not offline else (),
         tool=(spec.harness, version(harness.DISTRIBUTION) or "not installed"),
-        gpus=0 if cpu else 1,
     )
 
 
