@@ -49,6 +49,12 @@ class ModelSpec(Origin):
     """ms-swift's template name; the default is the one of the model's type."""
 
     @property
+    def swift_args(self) -> dict[str, str]:
+        """Flags by which every swift command takes the model for what it is."""
+        given = {"model_type": self.model_type, "template": self.template}
+        return {flag: value for flag, value in given.items() if value}
+
+    @property
     def label(self) -> str:
         """Name in tables and stage labels: letters, digits, '.', '_' and '-'."""
         tail = self.name or (self.id.split("/")[-1] if self.id else self.path.name if self.path else "")

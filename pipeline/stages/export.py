@@ -29,10 +29,7 @@ def stage(spec: ExportSpec, model: ModelSpec, *, base: Stage | Source, train: St
     }
     if spec.precision != "model":
         args["torch_dtype"] = spec.precision
-    if model.model_type:
-        args["model_type"] = model.model_type
-    if model.template:
-        args["template"] = model.template
+    args |= model.swift_args
     return Stage(
         name="export",
         program=("swift", "export"),

@@ -59,10 +59,7 @@ def stage(spec: TrainSpec, model: ModelSpec, *, base: Stage | Source, data: Stag
     }
     if spec.deepspeed != "none":
         args["deepspeed"] = spec.deepspeed
-    if model.model_type:
-        args["model_type"] = model.model_type
-    if model.template:
-        args["template"] = model.template
+    args |= model.swift_args
     processes = max(spec.gpus, 1)
     return Stage(
         name="train",
