@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from data_prep.conversation import Conversation, Message, Reason, Reject, build, unwanted
+from collections.abc import Mapping
+
+from data_prep.conversation import Message, Reason, Repairs
 
 
-def parse(record: object) -> Conversation | Reject:
-    """Turn one decoded row into a conversation.
+def parse(record: Mapping[str, object], _repairs: Repairs) -> list[Message] | Reason:
+    """The turns of one decoded row.
 
     The user turn is the instruction, a line break and the input where both have text, as ms-swift joins them.
     ``history`` is a list of ``[user, assistant]`` pairs that come before.
     """
-    if not isinstance(record, dict):
-        return Reject(Reason.NOT_AN_OBJECT)
     if "output" not in record or ("instruction" not in record and "input" not in record):
-        return Reject(unwanted(record) or Reason.MISSING_FIELD)
-    output = record["output"]
-    if output is None:
-        output = ""
+        return Reason.MISSING_FIELD
     query = user_text(record.get("instruction"), record.get("input"))
-    if query is None or not isinstance(output, str):
-        return Reject(Reason.WRONG_TYPE)
+    answer = answer_text(record["output"])
     turns = history_turns(record.get("history"))
-    if turns is None:
-        return Reject(Reason.WRONG_TYPE)
-    return build(record, [*turns, Message("user", query), Message("assistant", output)])
+    if isinstance(answer, Reason):
+        return answer
+    if query is None or turns is None:
+        return Reason.WRONG_TYPE
+    return [*turns, Message("user", query), Message("assistant", answer)]
+
+
+def answer_text(output: object) -> str | Reason:
+    """The answer, "" when it is null; a list is refused, for to take one of its elements would be a guess."""
+    if isinstance(output, str):
+        return output
+    if output is None:
+        return ""
+    return Reason.LIST_OUTPUT if isinstance(output, list) else Reason.WRONG_TYPE
 
 
 def user_text(instruction: object, extra: object) -> str | None:

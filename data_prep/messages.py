@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import msgspec
-
-from data_prep.conversation import Conversation, Message, Reason, Reject, build, json_text, unwanted
+from data_prep.calls import align_responses, tool_calls
+from data_prep.conversation import Loss, Message, Reason, Repair, Repairs, json_text
+from data_prep.thinking import CLOSE, OPEN, with_thought
 
 ROLES: dict[str, str] = {
     "system": "system",
@@ -23,29 +24,37 @@ ROLES: dict[str, str] = {
     "observations": "tool_response",
 }
 """Every spelling of a role that is understood here, in lower case with underscores."""
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+LOSS_KEYS = ("loss", "loss_weight", "loss_scale", "weight", "train")
+"""Fields that say whether, or how much, a turn is to be learned."""
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+_MEDIA_PARTS = ("image", "video", "audio", "input_audio", "input_image", "input_video")
 
 
-def parse(record: object) -> Conversation | Reject:
-    """Turn one decoded row with ``messages`` into a conversation."""
-    if not isinstance(record, dict):
-        return Reject(Reason.NOT_AN_OBJECT)
+def parse(record: Mapping[str, object], repairs: Repairs) -> list[Message] | Reason:
+    """The turns of one decoded row with ``messages``."""
     if "messages" not in record:
-        return Reject(unwanted(record) or Reason.MISSING_FIELD)
-    turns = read_turns(record["messages"], ROLES, ("role",), ("content",))
-    return Reject(turns) if isinstance(turns, Reason) else build(record, turns)
+        return Reason.MISSING_FIELD
+    return read_turns(record["messages"], ROLES, ("role",), ("content",), repairs)
 
 
 def read_turns(
-    value: object, roles: Mapping[str, str], role_keys: Sequence[str], content_keys: Sequence[str]
+    value: object, roles: Mapping[str, str], role_keys: Sequence[str], content_keys: Sequence[str], repairs: Repairs
 ) -> list[Message] | Reason:
     """Read a list of turns; the first of ``role_keys`` and of ``content_keys`` that a turn has is taken."""
     if not isinstance(value, list):
         return Reason.WRONG_TYPE
     turns: list[Message] = []
-    for item in align_responses(value):
+    role_key, content_key = role_keys[0], content_keys[0]
+    for item in align_responses(value, repairs):
         if not isinstance(item, dict):
             return Reason.WRONG_TYPE
-        read = read_turn(item, roles, role_keys, content_keys)
+        if len(item) == 2:  # nearly every turn, in a third of the time
+            name, text = item.get(role_key), item.get(content_key)
+            if isinstance(name, str) and isinstance(text, str) and roles.get(name, "tool_call") != "tool_call":
+                turns.append(Message(roles[name], text))
+                continue
+        read = read_turn(item, roles, role_keys, content_keys, repairs)
         if isinstance(read, Reason):
             return read
         turns += read
@@ -53,130 +62,129 @@ def read_turns(
 
 
 def read_turn(
-    item: Mapping[str, object], roles: Mapping[str, str], role_keys: Sequence[str], content_keys: Sequence[str]
+    item: Mapping[str, object],
+    roles: Mapping[str, str],
+    role_keys: Sequence[str],
+    content_keys: Sequence[str],
+    repairs: Repairs,
 ) -> list[Message] | Reason:
     """Read one turn, which gives several when it holds tool calls."""
     name = next((item[key] for key in role_keys if key in item), None)
     key = next((key for key in content_keys if key in item), None)
-    calls = item.get("tool_calls")
-    if name is None or (key is None and not calls):
-        return Reason.MISSING_FIELD
+    content = None if key is None else item[key]
     if not isinstance(name, str):
-        return Reason.WRONG_TYPE
-    role = roles.get(name.strip().lower().replace("-", "_"))
+        return Reason.MISSING_FIELD if name is None else Reason.WRONG_TYPE
+    role = roles.get(name) or roles.get(name.strip().lower().replace("-", "_"))
     if role is None:
         return Reason.UNKNOWN_ROLE
-    if (reason := turn_fault(item, role)) is not None:
-        return reason
-    content = None if key is None else item[key]
+    if key is None and not item.get("tool_calls"):
+        return Reason.MISSING_FIELD
+    if item.get("function_call"):
+        return Reason.UNSUPPORTED_CONTENT
+    loss = turn_loss(item) if role in ("assistant", "tool_call") else None
+    if isinstance(loss, Reason):
+        return loss
     if role == "tool_call":
-        return tool_calls(content)
-    text = "" if content is None and calls else content_text(content, role)
+        return Reason.UNSUPPORTED_CONTENT if flagged_thought(item) else tool_calls(content, loss)
+    given = item.get("tool_calls")
+    read = Content("", "", []) if content is None and given else read_content(content, role, loss)
+    if isinstance(read, Reason):
+        return read
+    text = thoughtful(item, read, role, repairs)
     if isinstance(text, Reason):
         return text
-    if not calls:
-        return [Message(role, text)]
-    called = tool_calls(calls)
-    if isinstance(called, Reason) or role != "assistant":
+    calls = tool_calls(given, loss) if given else read.calls
+    if isinstance(calls, Reason) or (calls and role != "assistant") or (given and read.calls):
         return Reason.BAD_TOOL_CALL
-    return [Message(role, text), *called] if text.strip() else called
+    return [Message(role, text, loss), *calls] if text.strip() or not calls else calls
 
 
-def turn_fault(item: Mapping[str, object], role: str) -> Reason | None:
-    """What a turn carries beside its text that would be lost in silence, or None."""
-    if item.get("reasoning_content") or item.get("function_call"):
+def turn_loss(item: Mapping[str, object]) -> Loss | Reason:
+    """False when the turn is marked as not to be learned, None when it is to be learned as usual."""
+    loss: Loss = None
+    for key in LOSS_KEYS:
+        value = item.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, (bool, int, float)):
+            return Reason.WRONG_TYPE
+        if value not in (0, 1):
+            return Reason.WEIGHTED_TURN
+        if not value:
+            loss = False
+    return loss
+
+
+def flagged_thought(item: Mapping[str, object]) -> object:
+    """What the first filled reasoning field of a turn holds, None when there is none."""
+    return next((item[key] for key in REASONING_KEYS if item.get(key)), None)
+
+
+def thoughtful(item: Mapping[str, object], content: Content, role: str, repairs: Repairs) -> str | Reason:
+    """The text of a turn with its reasoning, from a field or from a content part, as a ``<think>`` block before it."""
+    thought = flagged_thought(item)
+    if thought is None:
+        thought = content.thought
+    elif content.thought and content.thought != thought:
+        return Reason.MALFORMED_THINK
+    if not thought or (isinstance(thought, str) and not thought.strip()):
+        return content.text
+    if role != "assistant" or not isinstance(thought, str):
         return Reason.UNSUPPORTED_CONTENT
-    if role in ("assistant", "tool_call"):
-        # 0 and False are the same here: both say that this turn is not to be learned.
-        masked = any(
-            item.get(key) in (0, 0.0)
-            for key in ("loss", "loss_weight", "loss_scale", "weight", "train")
-            if item.get(key) is not None
-        )
-        if masked:
-            return Reason.MASKED_TURN
-    return None
+    if OPEN in content.text or CLOSE in content.text or OPEN in thought or CLOSE in thought:
+        # The same thought written twice is common; of two that differ, which is meant would be a guess.
+        return content.text if thought.strip() in content.text else Reason.MALFORMED_THINK
+    repairs.add(Repair.REASONING_TO_THINK)
+    return with_thought(thought, content.text)
 
 
-def content_text(content: object, role: str) -> str | Reason:
-    """The text of a turn: a string, or a list of text parts joined without anything between them."""
+def read_content(content: object, role: str, loss: Loss) -> Content | Reason:
+    """What a turn holds: a string, or a list of parts whose texts are joined without anything between them."""
     if isinstance(content, str):
-        return content
+        return Content(content, "", [])
     if content is None:
         return Reason.EMPTY_CONTENT
     if isinstance(content, list) and all(isinstance(part, (str, dict)) for part in content):
-        return parts_text(content)
+        return read_parts(content, loss)
     if isinstance(content, (dict, list)) and role == "tool_response":
         text = json_text(content)
-        return Reason.WRONG_TYPE if text is None else text
+        return Reason.WRONG_TYPE if text is None else Content(text, "", [])
     return Reason.WRONG_TYPE
 
 
-def parts_text(parts: Sequence[object]) -> str | Reason:
-    """Join the text parts of one turn."""
+def read_parts(parts: Sequence[str | dict[str, object]], loss: Loss) -> Content | Reason:
+    """Join the parts of one turn: at most one thought, which is first, then texts, then tool calls."""
     texts: list[str] = []
-    for part in parts:
-        text = part
+    calls: list[Message] = []
+    thought = ""
+    for index, part in enumerate(parts):
+        kind = part.get("type") if isinstance(part, dict) else "text"
+        if isinstance(kind, str) and kind.startswith(_MEDIA_PARTS):
+            return Reason.UNSUPPORTED_MEDIA
+        if kind == "tool_call" and isinstance(part, dict):
+            called = tool_calls(part.get("value", part), loss)
+            if isinstance(called, Reason):
+                return called
+            calls += called
+            continue
+        thinks = kind in REASONING_KEYS
+        if (kind not in _TEXT_PARTS and not thinks) or calls or (thinks and index):
+            return Reason.UNSUPPORTED_CONTENT
+        text: object = part
         if isinstance(part, dict):
-            kind = part.get("type")
-            if isinstance(kind, str) and kind.startswith(("image", "video", "audio", "input_audio", "input_image")):
-                return Reason.UNSUPPORTED_MEDIA
-            if kind != "text":
-                return Reason.UNSUPPORTED_CONTENT
-            text = part.get("text", part.get("value"))
+            text = next((part[key] for key in ("text", "value", str(kind)) if key in part), None)
         if not isinstance(text, str):
             return Reason.WRONG_TYPE
-        texts.append(text)
-    return "".join(texts)
+        if thinks:
+            thought = text
+        else:
+            texts.append(text)
+    return Content("".join(texts), thought, calls)
 
 
-def tool_calls(value: object) -> list[Message] | Reason:
-    """One ``tool_call`` turn per call in ``value``: an object or a list of them, as such or as JSON text."""
-    if isinstance(value, str):
-        try:
-            value = msgspec.json.decode(value)
-        except (msgspec.MsgspecError, RecursionError):
-            return Reason.BAD_TOOL_CALL
-    calls = value if isinstance(value, list) else [value]
-    turns: list[Message] = []
-    for call in calls:
-        function = call.get("function", call) if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            return Reason.BAD_TOOL_CALL
-        arguments = function.get("arguments", function.get("parameters"))
-        if isinstance(arguments, str):
-            try:
-                arguments = msgspec.json.decode(arguments)
-            except (msgspec.MsgspecError, RecursionError):
-                return Reason.BAD_TOOL_CALL
-        if arguments is None:
-            return Reason.BAD_TOOL_CALL
-        text = json_text({"name": function["name"], "arguments": arguments})
-        if text is None:
-            return Reason.BAD_TOOL_CALL
-        turns.append(Message("tool_call", text))
-    return turns or Reason.BAD_TOOL_CALL
+class Content(NamedTuple):
+    """What the content of one turn holds: its text, its thought ("" when there is none) and its tool calls."""
 
-
-def align_responses(items: Sequence[object]) -> list[object]:
-    """Put the responses to a batch of calls into the order of the calls, by id; ids are dropped after this.
-
-    A batch whose ids are missing or do not match is left as it is, as ms-swift leaves it.
-    """
-    ordered = list(items)
-    for index, item in enumerate(ordered):
-        calls = item.get("tool_calls") if isinstance(item, dict) else None
-        if not isinstance(calls, list) or len(calls) < 2:
-            continue
-        places = {
-            call["id"]: place
-            for place, call in enumerate(calls)
-            if isinstance(call, dict) and isinstance(call.get("id"), str)
-        }
-        batch: dict[str, object] = {}
-        for response in ordered[index + 1 : index + 1 + len(calls)]:
-            if isinstance(response, dict) and isinstance(response.get("tool_call_id"), str):
-                batch[response["tool_call_id"]] = response
-        if len(places) == len(calls) == len(batch) and set(places) == set(batch):
-            ordered[index + 1 : index + 1 + len(calls)] = [batch[key] for key in sorted(batch, key=places.__getitem__)]
-    return ordered
+    text: str
+    thought: str
+    calls: list[Message]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from data_prep.conversation import Conversation, Reason, Reject, build, unwanted
+from collections.abc import Mapping
+
+from data_prep.conversation import Message, Reason, Repairs
 from data_prep.messages import ROLES as MESSAGE_ROLES
 from data_prep.messages import read_turns
 
@@ -19,12 +21,9 @@ ROLES: dict[str, str] = {
 """Every spelling of a role that ShareGPT rows use, in lower case with underscores."""
 
 
-def parse(record: object) -> Conversation | Reject:
-    """Turn one decoded ShareGPT row into a conversation."""
-    if not isinstance(record, dict):
-        return Reject(Reason.NOT_AN_OBJECT)
+def parse(record: Mapping[str, object], repairs: Repairs) -> list[Message] | Reason:
+    """The turns of one decoded ShareGPT row."""
     key = next((key for key in ("conversations", "conversation") if key in record), None)
     if key is None:
-        return Reject(unwanted(record) or Reason.MISSING_FIELD)
-    turns = read_turns(record[key], ROLES, ("from", "role"), ("value", "content"))
-    return Reject(turns) if isinstance(turns, Reason) else build(record, turns)
+        return Reason.MISSING_FIELD
+    return read_turns(record[key], ROLES, ("from", "role"), ("value", "content", "text"), repairs)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
 import pytest
 
-from data_prep import alpaca, messages, sharegpt
 from data_prep.conversation import Conversation, Reject
+from data_prep.decode import RawRow
+from data_prep.rows import RowReader
+from data_prep.rules import Rules
+from data_prep.sources import FormatName
 
 Turns = list[tuple[str, str]]
 
@@ -17,7 +21,13 @@ ASSISTANT = {"role": "assistant", "content": "a"}
 CALL = '{"name":"f","arguments":{"x":1}}'
 
 
-def outcome(parsed: Conversation | Reject) -> Turns | str:
+def read(name: FormatName, record: object) -> Conversation | Reject:
+    row = RawRow(1, json.dumps(record, ensure_ascii=False).encode(), None)
+    return RowReader(name, {}, Rules()).read(row)[0]
+
+
+def outcome(name: FormatName, record: object) -> Turns | str:
+    parsed = read(name, record)
     if isinstance(parsed, Reject):
         return parsed.reason.value
     return [(message.role, message.content) for message in parsed.messages]
@@ -48,7 +58,7 @@ ALPACA: list[tuple[str, object, Turns | str]] = [
     ("empty output", {"instruction": "i", "output": " \n"}, "empty_content"),
     ("null output", {"instruction": "i", "output": None}, "empty_content"),
     ("number", {"instruction": 3, "output": "o"}, "wrong_type"),
-    ("list output", {"instruction": "i", "output": ["o"]}, "wrong_type"),
+    ("list output", {"instruction": "i", "output": ["o"]}, "list_output"),
     ("bad history", {"instruction": "i", "output": "o", "history": [["u"]]}, "wrong_type"),
     ("bad system", {"instruction": "i", "output": "o", "system": 1}, "wrong_type"),
     ("nul", {"instruction": "i\0", "output": "o"}, "nul_character"),
@@ -95,6 +105,11 @@ SHAREGPT: list[tuple[str, object, Turns | str]] = [
             ]
         },
         [("user", "q"), ("tool_call", CALL), ("tool_response", "3"), ("assistant", "a")],
+    ),
+    (
+        "text instead of value",
+        {"conversations": [{"from": "human", "text": "q"}, {"role": "bot", "text": "a"}]},
+        [("user", "q"), ("assistant", "a")],
     ),
     ("no conversations", {"messages": []}, "missing_field"),
     ("no turns", {"conversations": []}, "empty_content"),
@@ -149,13 +164,110 @@ MESSAGES: list[tuple[str, object, Turns | str]] = [
     ),
     ("ends with a call", turns(("user", "q"), ("tool_call", CALL)), [("user", "q"), ("tool_call", CALL)]),
     ("image part", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "unsupported_media"),
+    ("unknown part", {"messages": [USER, {"role": "assistant", "content": [{"type": "file"}]}]}, "unsupported_content"),
+    ("part without text", {"messages": [USER, {"role": "assistant", "content": [{"type": "text"}]}]}, "wrong_type"),
     (
-        "reasoning part",
-        {"messages": [{"role": "assistant", "content": [{"type": "reasoning"}]}]},
+        "thought as a part, as LLaMA-Factory has it",
+        {
+            "messages": [
+                USER,
+                {
+                    "role": "assistant",
+                    "content": [{"type": "reasoning", "value": "\nr\n"}, {"type": "text", "value": "\na"}],
+                    "loss_weight": 1.0,
+                },
+            ]
+        },
+        [("user", "q"), ("assistant", "<think>\nr\n</think>\n\na")],
+    ),
+    (
+        "thought and calls as parts",
+        {
+            "messages": [
+                USER,
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "reasoning", "value": "r"},
+                        {"type": "tool_call", "value": CALL},
+                        {"type": "tool_call", "value": CALL},
+                    ],
+                },
+                {"role": "tool", "content": [{"type": "text", "value": "3"}]},
+                ASSISTANT,
+            ]
+        },
+        [
+            ("user", "q"),
+            ("assistant", "<think>\nr\n</think>\n\n"),
+            ("tool_call", CALL),
+            ("tool_call", CALL),
+            ("tool_response", "3"),
+            ("assistant", "a"),
+        ],
+    ),
+    (
+        "text after a call",
+        {"messages": [USER, {"role": "assistant", "content": [{"type": "tool_call", "value": CALL}, "a"]}]},
         "unsupported_content",
     ),
-    ("reasoning field", {"messages": [USER, {**ASSISTANT, "reasoning_content": "r"}]}, "unsupported_content"),
-    ("masked", {"messages": [USER, {**ASSISTANT, "loss": False}]}, "masked_turn"),
+    (
+        "a call of the user",
+        {"messages": [{"role": "user", "content": [{"type": "tool_call", "value": CALL}]}, ASSISTANT]},
+        "bad_tool_call",
+    ),
+    *(
+        (
+            f"thought as {key}",
+            {"messages": [USER, {**ASSISTANT, key: "r"}]},
+            [("user", "q"), ("assistant", "<think>\nr\n</think>\n\na")],
+        )
+        for key in ("reasoning_content", "reasoning", "thinking")
+    ),
+    (
+        "thought before a call",
+        {
+            "messages": [
+                USER,
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "reasoning_content": "r",
+                    "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}],
+                },
+                {"role": "tool", "content": "3"},
+                ASSISTANT,
+            ]
+        },
+        [
+            ("user", "q"),
+            ("assistant", "<think>\nr\n</think>\n\n"),
+            ("tool_call", CALL),
+            ("tool_response", "3"),
+            ("assistant", "a"),
+        ],
+    ),
+    (
+        "a thought written twice counts once",
+        {"messages": [USER, {"role": "assistant", "content": "<think>r</think>a", "reasoning_content": "r"}]},
+        [("user", "q"), ("assistant", "<think>r</think>a")],
+    ),
+    (
+        "two thoughts that differ",
+        {"messages": [USER, {"role": "assistant", "content": "<think>s</think>a", "reasoning_content": "r"}]},
+        "malformed_think",
+    ),
+    ("blank thought", {"messages": [USER, {**ASSISTANT, "reasoning": " "}]}, [("user", "q"), ("assistant", "a")]),
+    ("thought of the user", {"messages": [{**USER, "reasoning": "r"}, ASSISTANT]}, "unsupported_content"),
+    ("thought in pieces", {"messages": [USER, {**ASSISTANT, "reasoning": ["r"]}]}, "unsupported_content"),
+    ("all masked", {"messages": [USER, {**ASSISTANT, "loss": False}]}, "masked_turn"),
+    ("half a weight", {"messages": [USER, {**ASSISTANT, "weight": 0.5}]}, "weighted_turn"),
+    ("mask is text", {"messages": [USER, {**ASSISTANT, "loss": "false"}]}, "wrong_type"),
+    (
+        "nulls of an export",
+        {"messages": [USER, {**ASSISTANT, "tool_calls": None, "loss": None, "name": None, "reasoning": None}]},
+        [("user", "q"), ("assistant", "a")],
+    ),
     (
         "mask on a user turn means nothing",
         {"messages": [{**USER, "loss": False}, ASSISTANT]},
@@ -185,29 +297,97 @@ MESSAGES: list[tuple[str, object, Turns | str]] = [
 ]
 
 
+QUERY: list[tuple[str, object, Turns | str]] = [
+    ("plain", {"query": "q", "response": "a"}, [("user", "q"), ("assistant", "a")]),
+    (
+        "system and history",
+        {"query": "q", "response": "a", "system": "s", "history": [["u", "v"]]},
+        [("system", "s"), ("user", "u"), ("assistant", "v"), ("user", "q"), ("assistant", "a")],
+    ),
+    (
+        "history as text",
+        {"query": "q", "response": "a", "history": '[["u", "v"]]'},
+        [("user", "u"), ("assistant", "v"), ("user", "q"), ("assistant", "a")],
+    ),
+    ("blank history", {"query": "q", "response": "a", "history": ""}, [("user", "q"), ("assistant", "a")]),
+    ("prompt and completion", {"prompt": "q", "completion": "a"}, [("user", "q"), ("assistant", "a")]),
+    (
+        "own names win",
+        {"query": "q", "prompt": "p", "response": "a", "answer": "b"},
+        [("user", "q"), ("assistant", "a")],
+    ),
+    ("two questions", {"prompt": "p", "question": "q", "answer": "a"}, "ambiguous_field"),
+    ("two answers", {"query": "q", "completion": "a", "answer": "b"}, "ambiguous_field"),
+    ("no answer", {"query": "q"}, "missing_field"),
+    ("no question", {"response": "a"}, "missing_field"),
+    ("several answers", {"query": "q", "response": ["a", "b"]}, "list_output"),
+    ("question is a number", {"query": 1, "response": "a"}, "wrong_type"),
+    ("answer is a number", {"query": "q", "response": 1}, "wrong_type"),
+    ("bad history", {"query": "q", "response": "a", "history": "u v"}, "wrong_type"),
+    ("null answer", {"query": "q", "response": None}, "empty_content"),
+    ("null question", {"query": None, "response": "a"}, "empty_content"),
+]
+
+XTUNER: list[tuple[str, object, Turns | str]] = [
+    (
+        "rounds",
+        {"conversation": [{"system": "s", "input": "q", "output": "a"}, {"input": "r", "output": "b"}]},
+        [("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b")],
+    ),
+    (
+        "blank system",
+        {"conversation": [{"system": "", "input": "q", "output": "a"}]},
+        [("user", "q"), ("assistant", "a")],
+    ),
+    ("no input", {"conversation": [{"output": "a"}]}, "missing_field"),
+    ("blank input, as for pre-training", {"conversation": [{"input": "", "output": "a"}]}, "empty_content"),
+    ("several answers", {"conversation": [{"input": "q", "output": ["a"]}]}, "list_output"),
+    ("round is text", {"conversation": ["q"]}, "wrong_type"),
+    ("system is a number", {"conversation": [{"system": 1, "input": "q", "output": "a"}]}, "wrong_type"),
+    ("no conversation", {"conversations": []}, "missing_field"),
+    ("text", {"conversation": "q"}, "wrong_type"),
+    ("no rounds", {"conversation": []}, "empty_content"),
+    (
+        "system later",
+        {"conversation": [{"input": "q", "output": "a"}, {"system": "s", "input": "q", "output": "a"}]},
+        "system_not_first",
+    ),
+]
+
+
 @pytest.mark.parametrize(("record", "expected"), [pytest.param(*row[1:], id=row[0]) for row in ALPACA])
 def test_alpaca(record: object, expected: Turns | str) -> None:
-    assert outcome(alpaca.parse(record)) == expected
+    assert outcome("alpaca", record) == expected
 
 
 @pytest.mark.parametrize(("record", "expected"), [pytest.param(*row[1:], id=row[0]) for row in SHAREGPT])
 def test_sharegpt(record: object, expected: Turns | str) -> None:
-    assert outcome(sharegpt.parse(record)) == expected
+    assert outcome("sharegpt", record) == expected
 
 
 @pytest.mark.parametrize(("record", "expected"), [pytest.param(*row[1:], id=row[0]) for row in MESSAGES])
 def test_messages(record: object, expected: Turns | str) -> None:
-    assert outcome(messages.parse(record)) == expected
+    assert outcome("messages", record) == expected
+
+
+@pytest.mark.parametrize(("record", "expected"), [pytest.param(*row[1:], id=row[0]) for row in QUERY])
+def test_query(record: object, expected: Turns | str) -> None:
+    assert outcome("query", record) == expected
+
+
+@pytest.mark.parametrize(("record", "expected"), [pytest.param(*row[1:], id=row[0]) for row in XTUNER])
+def test_xtuner(record: object, expected: Turns | str) -> None:
+    assert outcome("xtuner", record) == expected
 
 
 @pytest.mark.parametrize("tools", ['[{"name": "f"}]', [{"name": "f"}], {"name": "f"}])
 def test_tools_become_one_text(tools: object) -> None:
-    parsed = messages.parse(turns(("user", "q"), ("assistant", "a"), tools=tools))
+    parsed = read("messages", turns(("user", "q"), ("assistant", "a"), tools=tools))
     assert isinstance(parsed, Conversation)
     assert parsed.tools == '[{"name":"f"}]'
 
 
 @pytest.mark.parametrize("tools", [None, "", "[]", []])
 def test_absent_tools_leave_no_field(tools: object) -> None:
-    parsed = messages.parse(turns(("user", "q"), ("assistant", "a"), tools=tools))
+    parsed = read("messages", turns(("user", "q"), ("assistant", "a"), tools=tools))
     assert set(msgspec.to_builtins(parsed)) == {"messages"}
