@@ -1,250 +1,145 @@
-"""From sources to ``train.jsonl``, ``val.jsonl``, ``rejects.jsonl`` and ``stats.json``, row by row."""
+"""From sources to ``train.jsonl``, ``val.jsonl``, the files that tell who was left out, and ``stats.json``."""
 
 from __future__ import annotations
 
 import os
-import sys
-import time
+import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
-from data_prep import alpaca, messages, sharegpt
-from data_prep.conversation import Conversation, Parse, Reject
-from data_prep.errors import InputError, RejectedError
-from data_prep.read import RawRow, decode, read_rows
+from data_prep import relay
+from data_prep.account import Planned, account, check_stats
+from data_prep.blocks import text_file
+from data_prep.containers import NESTED, unpacked
+from data_prep.errors import InputError
+from data_prep.files import publish, to_stderr
+from data_prep.job import CONTAMINATED, DUPLICATES, Job, Reading
+from data_prep.options import Options, check_arguments, process_count
+from data_prep.progress import Progress, Say
+from data_prep.sink import DIRECT, SPOOLED, draft
 from data_prep.sniff import sniff
-from data_prep.sources import FORMATS, FormatName, Source, SourceFile, check_outputs, source_files
-from data_prep.split import is_validation
-from data_prep.stats import SourceTally, SplitTally, Stats, by_count
+from data_prep.sources import Source, SourceFile, check_outputs, source_files
+from data_prep.stats import Fates, Stats
+from data_prep.widen import widen
 
-PARSERS: dict[FormatName, Parse] = {"alpaca": alpaca.parse, "sharegpt": sharegpt.parse, "messages": messages.parse}
-"""The function of each format; a new one is a module with `parse` and a line here, in `FORMATS` and in `sniff`."""
-RAW_LIMIT = 64 * 1024
-"""Bytes of a refused row that ``rejects.jsonl`` keeps."""
-_OUTPUTS = ("train.jsonl", "val.jsonl", "rejects.jsonl")
-_QUIET_SECONDS = 2.0
-
-Say = Callable[[str], None]
+OUTPUTS = (*DIRECT, DUPLICATES, CONTAMINATED)
 
 
-def convert(
-    sources: Sequence[Source],
-    outdir: Path,
-    *,
-    val_fraction: float = 0.02,
-    seed: int = 42,
-    system: str | None = None,
-    max_reject_fraction: float = 0.05,
-    say: Say | None = None,
-) -> Stats:
-    """Read all ``sources`` in order and write the four files into ``outdir``, which is made if absent.
+def convert(sources: Sequence[Source], outdir: Path, options: Options | None = None, say: Say | None = None) -> Stats:
+    """Read all ``sources`` in order and write the output files into ``outdir``, which is made if absent.
 
-    ``val_fraction`` is in [0, 1), ``max_reject_fraction`` in [0, 1]. ``system`` is put before every conversation that
-    has no system prompt; it does not move a row between train and validation. ``say`` gets the lines of progress
-    (standard error when None).
+    ``say`` gets the lines of progress (standard error when None).
 
     Raises InputError for an argument or a source that is wrong, and RejectedError when more than
     ``max_reject_fraction`` of the rows are refused, when no row is left to train on, or when a file is broken as a
-    whole; the row files are then there to look at, and ``stats.json``, which vouches for them, is not.
+    whole; the row files are then there to look at, and ``stats.json``, which vouches for them, is not. On any other
+    error no output file is there that was not there before.
     """
-    say = to_stderr if say is None else say
-    check_arguments(sources, val_fraction, system, max_reject_fraction)
-    planned = plan(sources, say)
-    outputs = [outdir / name for name in _OUTPUTS]
-    check_outputs([file for _, _, files in planned for file in files], outputs)
-    outdir.mkdir(parents=True, exist_ok=True)
-    (outdir / "stats.json").unlink(missing_ok=True)  # what it vouches for is about to change
-    with ExitStack() as stack:
-        drafts = [stack.enter_context(open(f"{output}.tmp", "wb")) for output in outputs]
-        writer = Writer(*drafts, val_fraction=val_fraction, seed=seed, system=system, say=say)
-        broken = write_all(planned, writer)
-        for draft in drafts:
-            draft.flush()
-            os.fsync(draft.fileno())
-    for output in outputs:
-        os.replace(f"{output}.tmp", output)
-    stats = writer.stats(planned)
-    check_stats(stats, max_reject_fraction, outdir, broken)
+    options = options or Options()
+    check_arguments(sources, options)
+    with drafts(outdir):
+        job, planned = plan(sources, outdir, options, say or to_stderr)
+        (outdir / "stats.json").unlink(missing_ok=True)  # what it vouches for is about to change
+        stats, broken = run(job, planned, options, say)
+        for name in OUTPUTS:
+            with open(draft(outdir, name), "rb") as stream:
+                os.fsync(stream.fileno())
+        for name in OUTPUTS:
+            os.replace(draft(outdir, name), outdir / name)
+    check_stats(stats, options.max_reject_fraction, outdir, broken)
     publish(outdir / "stats.json", msgspec.json.format(msgspec.json.encode(stats), indent=2) + b"\n")
     return stats
 
 
-def to_stderr(line: str) -> None:
-    """Write one line for a human."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+@contextmanager
+def drafts(outdir: Path) -> Iterator[None]:
+    """Make ``outdir``, and in the end remove whatever is still a draft, and the folder if nothing came of it."""
+    folders = [draft(outdir, "unpacked"), draft(outdir, "index")]
+    existed = outdir.exists()
+    outdir.mkdir(parents=True, exist_ok=True)
+    try:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        yield
+    finally:
+        for name in (*OUTPUTS, *SPOOLED):
+            draft(outdir, name).unlink(missing_ok=True)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not existed and not any(outdir.iterdir()):
+            outdir.rmdir()
 
 
-def check_arguments(
-    sources: Sequence[Source], val_fraction: float, system: str | None, max_reject_fraction: float
-) -> None:
-    """InputError for the first argument that is out of range."""
-    if not sources:
-        raise InputError("no source was given")
-    for source in sources:
-        if source.format not in FORMATS:
-            raise InputError(f"{source.format!r} is no format; there are {', '.join(FORMATS)}")
-    if not 0 <= val_fraction < 1:
-        raise InputError(f"val_fraction (--val-fraction) is {val_fraction}, but must be at least 0 and under 1")
-    if not 0 <= max_reject_fraction <= 1:
-        raise InputError(f"max_reject_fraction (--max-reject-fraction) is {max_reject_fraction}, but must be in 0 to 1")
-    if system is not None and not system.strip():
-        raise InputError("system (--system) is blank: leave it out, or give a text")
-
-
-def plan(sources: Sequence[Source], say: Say) -> list[Planned]:
-    """The format and the files of each source, before anything is written."""
+def plan(sources: Sequence[Source], outdir: Path, options: Options, say: Say) -> tuple[Job, list[Planned]]:
+    """Everything that is known before the first row is read for good."""
     planned: list[Planned] = []
-    for source in sources:
-        files = source_files(source)
+    files = []
+    for at, source in enumerate(sources):
+        found = source_files(source)
+        check_outputs(found, [outdir / name for name in (*OUTPUTS, "stats.json")])
+        nested = NESTED | {source.columns[name] for name in NESTED & set(source.columns)}
+        plain = [replace(file, path=_plain(file, draft(outdir, "unpacked"), nested, say)) for file in found]
         name = source.format
         if name == "auto":
-            name, because = sniff(files)
+            name, because = sniff(plain, source.columns)
             say(f"{source.location}: taken for {name}: {because}")
-        planned.append((source, name, files))
-    return planned
+        planned.append(Planned(source, name, [file.label for file in found]))
+        files += [text_file(at, file.label, file.path) for file in plain]
+    rules = options.rules
+    if options.tokenizer is not None:
+        from data_prep.token_count import TokenCounter
+
+        rules = replace(rules, tokens=TokenCounter(options.tokenizer).special_tokens)
+    if options.decontaminate:
+        from data_prep.contamination import load_index
+
+        load_index(options.decontaminate).save(draft(outdir, "index"))
+    job = Job(
+        files=tuple(files),
+        readings=tuple(Reading(item.format, dict(item.source.columns)) for item in planned),
+        folder=outdir,
+        rules=rules,
+        system=options.system,
+        val_fraction=options.val_fraction,
+        seed=options.seed,
+        max_tokens=options.max_tokens,
+        tokenizer=options.tokenizer,
+        dedup=options.dedup,
+        index=draft(outdir, "index") if options.decontaminate else None,
+        sampled=any(source.weight != 1 or source.limit is not None for source in sources),
+        step=options.step,
+    )
+    return job, planned
 
 
-def write_all(planned: Sequence[Planned], writer: Writer) -> RejectedError | None:
-    """Send every row of every file to ``writer``; return the error of the first file that is broken as a whole."""
-    for _, name, files in planned:
-        tally = writer.begin()
-        parse = PARSERS[name]
-        for file in files:
-            try:
-                for row in read_rows(file.path):
-                    writer.add(tally, file.label, row, parse)
-            except RejectedError as error:
-                return error
-    return None
-
-
-def check_stats(stats: Stats, max_reject_fraction: float, outdir: Path, broken: RejectedError | None) -> None:
-    """RejectedError when the rows are too bad, with a table of the reasons."""
-    if stats.rows_in != stats.rows_train + stats.rows_val + stats.rows_rejected:
-        raise AssertionError(f"rows do not add up, which is a bug of data_prep: {stats}")
-    if broken is None and stats.reject_fraction <= max_reject_fraction and stats.rows_train:
-        return
-    if broken is not None:
-        why = str(broken)
-    elif stats.reject_fraction > max_reject_fraction:
-        why = (
-            f"{stats.rows_rejected} of {stats.rows_in} rows were refused: {stats.reject_fraction:.1%} is more than "
-            f"--max-reject-fraction {max_reject_fraction:.1%}"
-        )
-    else:
-        why = f"no row is left to train on ({stats.rows_in} read, {stats.rows_val} went to validation)"
-    table = "".join(f"\n  {count:>9}  {reason}" for reason, count in stats.rejected.items())
-    raise RejectedError(f"{why}{table}\nEach refused row, with its line: {outdir / 'rejects.jsonl'}")
-
-
-def publish(path: Path, data: bytes) -> None:
-    """Write ``path`` so that it is there whole or not at all, even after a power cut."""
-    draft = path.with_name(path.name + ".tmp")
-    with open(draft, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(draft, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+def _plain(file: SourceFile, folder: Path, nested: frozenset[str], say: Say) -> Path:
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        return unpacked(file.path, folder, nested=nested, say=say) or file.path
+    except OSError as error:
+        raise InputError(f"{file.label}: cannot be read: {error}") from error
 
 
-def shown(data: bytes) -> str:
-    """The bytes of a refused row as text; what is not UTF-8 shows as ``\\xNN``."""
-    cut = "" if len(data) <= RAW_LIMIT else f" ... ({len(data)} bytes)"
-    return data[:RAW_LIMIT].decode("utf-8", "backslashreplace") + cut
+def run(job: Job, planned: Sequence[Planned], options: Options, say: Say | None) -> tuple[Stats, str | None]:
+    """Write all outputs of ``job`` as drafts; the counts, and what is wrong with a file as a whole, or None."""
+    for name in {*OUTPUTS, *(SPOOLED if job.spooled else ())}:
+        draft(job.folder, name).write_bytes(b"")
+    size = sum(file.blocks(job.step) * job.step for file in job.files)
+    processes = process_count(options, size)
+    progress = Progress("reading", size, say)
+    tallies, broken = relay.run(job, processes, progress.advance)
+    progress.close()
+    if job.spooled:
+        from data_prep.settle import settle
 
-
-class Writer:
-    """Parses rows, sends each to its file and counts it."""
-
-    def __init__(
-        self,
-        train: BinaryIO,
-        val: BinaryIO,
-        rejects: BinaryIO,
-        *,
-        val_fraction: float,
-        seed: int,
-        system: str | None,
-        say: Say,
-    ) -> None:
-        self._train, self._val, self._rejects = train, val, rejects
-        self._val_fraction, self._seed, self._system, self._say = val_fraction, seed, system, say
-        self._tallies: list[SourceTally] = []
-        self._train_tally, self._val_tally = SplitTally(), SplitTally()
-        self._encode = msgspec.json.Encoder().encode
-        self._rows = 0
-        self._began = time.monotonic()
-        self._said = self._began + _QUIET_SECONDS - 1
-
-    def begin(self) -> SourceTally:
-        """Start the next source."""
-        self._tallies.append(SourceTally())
-        return self._tallies[-1]
-
-    def add(self, tally: SourceTally, label: str, row: RawRow, parse: Parse) -> None:
-        """Take one row of the source that ``tally`` counts, out of the file called ``label``."""
-        tally.rows_in += 1
-        self._rows += 1
-        if self._rows % 1024 == 0:
-            self._progress()
-        record = decode(row)
-        parsed = record if isinstance(record, Reject) else parse(record)
-        if isinstance(parsed, Reject):
-            tally.reject(parsed.reason)
-            line = {"source": label, "line": row.number, "reason": parsed.reason.value, "raw": shown(row.data)}
-            self._rejects.write(self._encode(line) + b"\n")
-            return
-        tally.rows_kept += 1
-        self._write(parsed)
-
-    def _write(self, conversation: Conversation) -> None:
-        # The side is chosen before the system prompt is added, so that another prompt moves no row.
-        validation = is_validation(conversation, self._val_fraction, self._seed)
-        conversation = conversation.with_system(self._system)
-        (self._val_tally if validation else self._train_tally).add(conversation)
-        (self._val if validation else self._train).write(self._encode(conversation) + b"\n")
-
-    def _progress(self) -> None:
-        now = time.monotonic()
-        if now - self._said >= 1:
-            self._said = now
-            self._say(f"{self._rows} rows, {self._rows / (now - self._began):.0f} rows/s")
-
-    def stats(self, planned: Sequence[Planned]) -> Stats:
-        """The counts over all sources; one that was not reached has zeros."""
-        tallies = self._tallies + [SourceTally() for _ in range(len(planned) - len(self._tallies))]
-        train, val = self._train_tally.result(), self._val_tally.result()
-        rejected: Counter[str] = Counter()
-        for tally in tallies:
-            rejected.update(tally.rejected)
-        refused = rejected.total()
-        return Stats(
-            rows_in=self._rows,
-            rows_train=train.rows,
-            rows_val=val.rows,
-            rows_rejected=refused,
-            reject_fraction=round(refused / self._rows, 6) if self._rows else 0.0,
-            rejected=by_count(rejected),
-            val_fraction=self._val_fraction,
-            seed=self._seed,
-            sources=[
-                tally.result(source.location, name, [file.label for file in files])
-                for tally, (source, name, files) in zip(tallies, planned, strict=True)
-            ],
-            train=train,
-            val=val,
-        )
-
-
-Planned = tuple[Source, FormatName, list[SourceFile]]
+        settled = settle(job, [item.source for item in planned], tallies, options.near_threshold, processes, say)
+        return account(planned, options, settled.tallies, settled.fates, settled.decontaminated), broken
+    for name, tally in ((DIRECT[0], tallies.train), (DIRECT[1], tallies.val)):
+        widen(draft(job.folder, name), tally)
+    fates = [Fates(counts.rows_in - counts.rejected.total()) for counts in tallies.sources]
+    return account(planned, options, tallies, fates, Counter()), broken

@@ -5,15 +5,16 @@ Which of the two a file is, its first bytes say, never its name.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import msgspec
 
-from data_prep.conversation import Reason, Reject
+from data_prep.containers import foreign
+from data_prep.conversation import Reason
+from data_prep.decode import RawRow
 from data_prep.errors import InputError, RejectedError
 
 MAX_ROW_BYTES = 16 << 20
@@ -21,17 +22,6 @@ MAX_ROW_BYTES = 16 << 20
 _CHUNK = 1 << 20
 _KEEP = 4096
 _BOM = b"\xef\xbb\xbf"
-_FOREIGN = {
-    b"\x1f\x8b": "gzip: unpack it first (gunzip)",
-    b"PK\x03\x04": "a zip archive: unpack it first (unzip)",
-    b"\x28\xb5\x2f\xfd": "zstd: unpack it first (unzstd)",
-    b"PAR1": "Parquet: save it as JSON Lines first",
-    b"\xff\xfe": "UTF-16: save it as UTF-8 first",
-    b"\xfe\xff": "UTF-16: save it as UTF-8 first",
-    b"version https://git-lfs": "a git-lfs pointer, not the data: fetch it again (git lfs pull)",
-    b"<!DOCTYPE": "a web page, not data: download it again",
-    b"<html": "a web page, not data: download it again",
-}
 # One token: a whole string, a string whose end is not in the buffer yet, or a mark that nests or separates.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
 
@@ -42,29 +32,37 @@ def read_rows(path: Path) -> Iterator[RawRow]:
     Raises InputError when it is no JSON text at all, RejectedError when an array is broken as a whole: then how many
     rows are missing cannot be known, and each row up to there has been yielded.
     """
+    start, array = text_kind(path)
     with path.open("rb") as stream:
-        head = stream.read(64)
-        for magic, advice in _FOREIGN.items():
-            if head.startswith(magic):
-                raise InputError(f"{path}: this is {advice}")
+        stream.seek(start)
+        if array:
+            yield from (row for row, _ in array_rows(stream, path))
+        else:
+            yield from line_rows(stream)
+
+
+def text_kind(path: Path) -> tuple[int, bool]:
+    """Where the text of ``path`` begins (after a byte-order mark), and whether it is one JSON array."""
+    with path.open("rb") as stream:
+        head = stream.read(512)
+        if (advice := foreign(head)) is not None:
+            raise InputError(f"{path}: this is {advice}")
         start = len(_BOM) if head.startswith(_BOM) else 0
         stream.seek(start)
-        array = is_array(stream)
-        stream.seek(start)
-        yield from array_rows(stream, path) if array else line_rows(stream)
+        return start, is_array(stream)
 
 
 def is_array(stream: BinaryIO) -> bool:
     """True when the text is one JSON array, false when it is lines, even if the first line is a list."""
     line = b""
     while not line.strip():
-        line = stream.readline(MAX_ROW_BYTES)
+        line = stream.readline(_CHUNK)
         if not line:
             return False
     if not line.lstrip().startswith(b"["):
         return False
     try:
-        msgspec.json.decode(line)
+        msgspec.json.decode(line, type=msgspec.Raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return True
     return not any(rest.strip() for rest in iter(lambda: stream.readline(_CHUNK), b""))
@@ -84,11 +82,16 @@ def line_rows(stream: BinaryIO) -> Iterator[RawRow]:
             yield RawRow(number, line, None, not ended)
 
 
-def array_rows(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
-    """Yield the elements of one JSON array, numbered from 1; see `read_rows` for the errors."""
+def array_rows(stream: BinaryIO, path: Path, passed: int | None = None) -> Iterator[tuple[RawRow, int | None]]:
+    """Yield the elements of one JSON array, each with the offset in the file after its comma, None for the last.
+
+    ``stream`` stands before the array, or inside it at the beginning of an element with ``passed`` others before it.
+    See `read_rows` for the errors.
+    """
     buffer, start, at = b"", 0, 0  # the element's beginning and where to look for the next token, in `buffer`
-    depth = number = 0
+    depth, number = (0, 0) if passed is None else (1, passed)
     large = False
+    read = stream.tell()
     while True:
         match = _TOKEN.search(buffer, at)
         token = b"" if match is None else match[0]
@@ -96,6 +99,7 @@ def array_rows(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
             chunk = stream.read(_CHUNK)
             if not chunk:
                 break
+            read += len(chunk)
             buffer, at = buffer[start:], (len(buffer) if match is None else match.start()) - start
             start = 0
             if large or len(buffer) > MAX_ROW_BYTES:
@@ -115,7 +119,8 @@ def array_rows(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
             text = buffer[start : match.start()].strip()
             if text or token == b",":
                 number += 1
-                yield RawRow(number, text[:_KEEP] if large else text, Reason.TOO_LARGE if large else None)
+                row = RawRow(number, text[:_KEEP] if large else text, Reason.TOO_LARGE if large else None)
+                yield row, read - (len(buffer) - at) if token == b"," else None
             start, large = at, False
             if token == b",":
                 continue
@@ -126,7 +131,7 @@ def array_rows(stream: BinaryIO, path: Path) -> Iterator[RawRow]:
                 f"Give one array, or one object per line"
             )
     number += 1
-    yield RawRow(number, buffer[start:].strip()[:_KEEP], Reason.TRUNCATED)
+    yield RawRow(number, buffer[start:].strip()[:_KEEP], Reason.TRUNCATED), None
     raise RejectedError(
         f"{path}: the file ends inside element {number} of its array: it is cut off, or a quote or bracket is missing "
         f"there, so how many rows are lost is unknown. Fetch it again, or repair it there"
@@ -141,47 +146,3 @@ def _dangling(buffer: bytes) -> bytes:
 
 def _has_more(stream: BinaryIO) -> bool:
     return any(chunk.strip() for chunk in iter(lambda: stream.read(_CHUNK), b""))
-
-
-def decode(row: RawRow) -> object:
-    """The value of ``row``, or a `Reject` that names why it has none."""
-    if row.fault is not None:
-        return Reject(row.fault)
-    try:
-        return msgspec.json.decode(row.data)
-    except RecursionError:
-        return Reject(Reason.TOO_DEEP)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Reject(decode_fault(row))
-
-
-def decode_fault(row: RawRow) -> Reason:
-    """Why ``row`` could not be decoded. The lenient standard decoder tells what the strict one stumbled over."""
-    constants: list[str] = []
-    try:
-        text = row.data.decode("utf-8")
-    except UnicodeDecodeError:
-        return Reason.TRUNCATED if row.last else Reason.INVALID_UTF8
-    try:
-        json.loads(text, parse_constant=constants.append)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
-            return Reason.EXTRA_DATA
-        return Reason.TRUNCATED if row.last else Reason.NOT_JSON
-    except RecursionError:
-        return Reason.TOO_DEEP
-    except ValueError:  # an integer with thousands of digits
-        return Reason.NON_FINITE_NUMBER
-    if constants:
-        return Reason.NON_FINITE_NUMBER
-    return Reason.LONE_SURROGATE if re.search(r"\\u[dD][89a-fA-F]", text) else Reason.NON_FINITE_NUMBER
-
-
-class RawRow(NamedTuple):
-    """One row before decoding: its line or element number from 1, its bytes, and what the reader found wrong."""
-
-    number: int
-    data: bytes
-    fault: Reason | None
-    last: bool = False
-    """True on a last line without a line end, where broken JSON means a cut-off file."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from data_prep.containers import DATA_SUFFIXES, is_data_name
 from data_prep.errors import InputError
 
 HubName: TypeAlias = Literal["modelscope", "huggingface"]
-FormatName: TypeAlias = Literal["alpaca", "sharegpt", "messages", "auto"]
+FormatName: TypeAlias = Literal["alpaca", "sharegpt", "messages", "query", "xtuner", "auto"]
 FORMATS: tuple[str, ...] = get_args(FormatName)
 HUBS: tuple[HubName, ...] = ("modelscope", "huggingface")
 _METADATA = frozenset(
@@ -41,7 +42,7 @@ def folder_files(folder: Path, source: Source) -> list[SourceFile]:
         name = path.relative_to(folder).as_posix()
         if any(part.startswith(".") for part in name.split("/")) or not path.is_file():
             continue
-        wanted = path.suffix.lower() in (".json", ".jsonl") and path.name not in _METADATA
+        wanted = is_data_name(name) and path.name not in _METADATA
         if pattern is not None:
             wanted = fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(path.name, pattern)
         if wanted:
@@ -49,7 +50,11 @@ def folder_files(folder: Path, source: Source) -> list[SourceFile]:
         else:
             others.append(name)
     if not found:
-        what = "no *.json or *.jsonl data file in it" if pattern is None else f"no file in it matches --file {pattern}"
+        what = (
+            f"no data file in it ({', '.join(DATA_SUFFIXES)})"
+            if pattern is None
+            else f"no file in it matches --file {pattern}"
+        )
         there = ", ".join(others[:8]) + (", ..." if len(others) > 8 else "")
         raise InputError(f"{source.location}: {what} (there is: {there or 'nothing'})")
     return found
@@ -87,6 +92,12 @@ class Source:
     """A local file or folder, or ``modelscope:owner/name[@revision]``, ``huggingface:owner/name[@revision]``."""
     file: str | None = None
     """Name or glob of the files to take from a folder or a hub data set; None takes every data file."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field of the format -> what the file calls it."""
+    limit: int | None = None
+    """At most this many rows, chosen by a hash of their content."""
+    weight: float = 1.0
+    """How often a row is written: 0.5 takes half of the rows, 2 writes each twice."""
 
 
 @dataclass(frozen=True)

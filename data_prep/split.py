@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 
-import msgspec
-
-from data_prep.conversation import Conversation
+from xxhash import xxh3_64_intdigest
 
 _SPAN = 1 << 64
 
 
-def is_validation(conversation: Conversation, val_fraction: float, seed: int) -> bool:
-    """True when ``conversation`` belongs to the validation set.
+def line_hashes(lines: Sequence[bytes], seed: int) -> list[int]:
+    """64-bit hashes of encoded conversations; another ``seed``, other hashes."""
+    seed %= _SPAN
+    return [xxh3_64_intdigest(line, seed) for line in lines]
+
+
+def validation_rows(lines: Sequence[bytes], val_fraction: float, seed: int) -> list[int]:
+    """The positions of the encoded conversations that belong to the validation set.
 
     Equal conversations always fall on the same side, and adding rows or raising ``val_fraction`` takes no row out of
     the validation set.
     """
-    digest = hashlib.blake2b(b"%d\n" % seed + msgspec.json.encode(conversation), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < int(val_fraction * _SPAN)
+    seed %= _SPAN
+    limit = int(val_fraction * _SPAN)
+    return [at for at, line in enumerate(lines) if xxh3_64_intdigest(line, seed) < limit]

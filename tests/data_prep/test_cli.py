@@ -29,7 +29,7 @@ def stats(outdir: Path) -> Any:
 
 
 def test_as_a_program_from_anywhere(tmp_path: Path) -> None:
-    source = write(tmp_path / "in.jsonl", *[ALPACA] * 3)
+    source = write(tmp_path / "in.jsonl", *({**ALPACA, "input": str(number)} for number in range(3)))
     root = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
         [sys.executable, "-m", "data_prep", "auto", source, "out", "--val-fraction", "0"],
@@ -62,6 +62,8 @@ def test_sources_are_taken_in_order(tmp_path: Path) -> None:
             "0",
             "--system",
             "s",
+            "--dedup",
+            "none",
         ]
     )
     assert code == 0
@@ -102,8 +104,8 @@ def test_file_picks_from_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     ("rows", "says"),
     [
         ([ALPACA, SHAREGPT], "1 alpaca, 1 sharegpt"),
-        ([{"text": "t"}] * 3, "3 with the fields text"),
-        ([{**SHAREGPT, "chosen": "x"}] * 3, "not sure"),
+        ([{"text": "t"}] * 3, "plain text"),
+        ([{**SHAREGPT, "chosen": "x"}] * 3, "preference data"),
         ([{**ALPACA, **MESSAGES}] * 3, "not sure"),
     ],
 )
@@ -126,7 +128,7 @@ def test_auto_refuses_a_folder_of_two_formats(tmp_path: Path, capsys: pytest.Cap
         (["alpaca", "absent.json", "o"], "absent.json"),
         (["alpaca", "modelscope:only-a-name", "o"], "owner/name"),
         (["alpaca", ".", "o", "--also", "csv", "x"], "'csv'"),
-        (["alpaca", ".", "o"], "no *.json"),
+        (["alpaca", ".", "o"], "no data file in it"),
     ],
 )
 def test_wrong_input_is_exit_2(
