@@ -10,6 +10,9 @@ from pipeline.plan import Plan
 from pipeline.resolve import Choice
 from pipeline.stage import Source, Stage
 
+MAX_SETTING = 40
+"""Columns of a setting and its value; a longer one pushes only its own reason to the right."""
+
 
 def render(plan: Plan, labels: Sequence[str], choices: Sequence[Choice]) -> str:
     """A shell script: set RUNS to a folder and run it, and it does by hand what the pipeline would do.
@@ -18,7 +21,7 @@ def render(plan: Plan, labels: Sequence[str], choices: Sequence[Choice]) -> str:
     """
     names = {id(stage): label for label, stage in plan.stages.items()}
     lines = ["# settings that were `auto`"] if choices else []
-    width = max((len(f"{c.where} = {c.value}") for c in choices), default=0)
+    width = min(max((len(f"{c.where} = {c.value}") for c in choices), default=0), MAX_SETTING)
     lines += [f"#   {f'{c.where} = {c.value}':<{width}}  ({c.reason})" for c in choices]
     lines += ["", 'RUNS="${RUNS:-runs/by-hand}"']
     for label in _with_dependencies(plan, labels, names):
@@ -35,9 +38,8 @@ def _with_dependencies(plan: Plan, labels: Sequence[str], names: dict[int, str])
 
     def visit(label: str) -> None:
         needed.add(label)
-        for dep in plan.stages[label].deps.values():
-            if isinstance(dep, Stage):
-                visit(names[id(dep)])
+        for earlier in plan.stages[label].before:
+            visit(names[id(earlier)])
 
     for label in labels:
         visit(label)

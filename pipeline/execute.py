@@ -20,7 +20,7 @@ from typing import Any
 from pipeline import processes, provenance
 from pipeline.command import Command
 from pipeline.console import Console, duration
-from pipeline.errors import CommandFailedError, Interrupted, PreflightError
+from pipeline.errors import CommandFailedError, Interrupted, OutputError, PreflightError
 from pipeline.files import locked, write_json
 from pipeline.settings import child_env, redact, secrets
 from pipeline.stage import Stage
@@ -53,14 +53,24 @@ class Executor:
     show_logs: bool = False
 
     def ensure(self, stage: Stage, label: str, labels: Mapping[str, str]) -> dict[str, Any]:
-        """The stage's record: found, or made after all it depends on. `labels` names stages by folder name."""
+        """The stage's record: found, or made after all it depends on. `labels` names stages by folder name.
+
+        OutputError if the stage is a check that did not pass, found or made.
+        """
+        record = self._made(stage, label, labels)
+        problem = stage.verdict(record["result"])
+        if problem:
+            self.on_state(stage, "failed")
+            raise OutputError(f"{label}: {problem}")
+        return record
+
+    def _made(self, stage: Stage, label: str, labels: Mapping[str, str]) -> dict[str, Any]:
         record = self.store.result(stage)
         if record:
             self.on_state(stage, "cached")
             return record
-        for dep in stage.deps.values():
-            if isinstance(dep, Stage):
-                self.ensure(dep, labels.get(self.store.folder(dep).name, dep.name), labels)
+        for earlier in stage.before:
+            self.ensure(earlier, labels.get(self.store.folder(earlier).name, earlier.name), labels)
         folder = self.store.folder(stage)
         with self._exclusively(folder, label):
             record = self.store.result(stage)  # another pipeline may have made it while this one waited
@@ -123,7 +133,7 @@ class Executor:
         return record
 
     def _run(self, stage: Stage, label: str, command: Command, attempt: Path, folder: Path) -> None:
-        """Run to the end; CommandFailedError for a status other than 0. Nothing it started outlives this call."""
+        """Run to the end; CommandFailedError for a status that `whole` does not have. Nothing outlives this call."""
         env = child_env(self.env, stage.secrets) | _first_gpus(stage.gpus, self.env) | dict(command.env)
         argv = [find_program(command.argv[0], env), *command.argv[1:]]
         hidden = secrets(self.env).values()
@@ -149,7 +159,7 @@ class Executor:
                 finally:
                     processes.sweep(str(folder))  # a launcher may end before its workers do
                     output.join()
-        if process.returncode != 0:
+        if process.returncode not in stage.whole:
             raise CommandFailedError(_failure(label, command, process.returncode, list(output.tail), log, hidden))
 
 

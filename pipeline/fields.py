@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Auto = Literal["auto"]
 Hub = Literal["modelscope", "huggingface"]
@@ -54,3 +62,27 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+class Origin(Section):
+    """Something local (`path`) or on a hub (`id`)."""
+
+    path: FilePath | None = None
+    id: str | None = None
+    """Hub id, owner/name; downloaded once, resumed when cut, verified."""
+    hub: Hub = "modelscope"
+    revision: str | None = None
+    """Branch, tag or commit of the hub repository. Without one the default branch is used, and a warning says so."""
+
+    @field_validator("id")
+    @classmethod
+    def _id(cls, value: str | None) -> str | None:
+        if value is not None and not HUB_ID.fullmatch(value):
+            raise ValueError("should be owner/name")
+        return value
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.path is None) == (self.id is None):
+            raise ValueError("give either `path` (local) or `id` (hub id)")
+        return self

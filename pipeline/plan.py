@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pipeline.recipe import Recipe
 from pipeline.stage import Source, Stage
-from pipeline.stages import evaluate, export, fetch, prepare, train
+from pipeline.stages import check_contamination, count_tokens, evaluate, export, fetch, prepare, train
 
 TARGETS = ("data", "train", "export", "eval", "report")
 
@@ -20,13 +21,22 @@ class Plan:
         """Labels to make sure of for these targets; none = everything nothing else depends on."""
         if targets:
             wanted = {target for target in targets if target != "report"}
-            return [label for label in self.stages if label.split(".")[0] in wanted or label in wanted]
+            found = [label for label in self.stages if label.split(".")[0] in wanted or label in wanted]
+            return [label for label in found if not self._fetches_for(label, found)]
         needed = {id(dep) for stage in self.stages.values() for dep in stage.deps.values()}
         return [label for label, stage in self.stages.items() if id(stage) not in needed]
 
+    def _fetches_for(self, label: str, others: Sequence[str]) -> bool:
+        """Whether this label alone would have a model fetched: token lengths in a report are not worth 65 GB."""
+        needed = [other for other in others if self._needs_fetching(other)]
+        return label == "data.tokens" and needed == [label]
+
+    def _needs_fetching(self, label: str) -> bool:
+        return any(dep.name == "model" for dep in self.stages[label].deps.values() if isinstance(dep, Stage))
+
 
 def plan(recipe: Recipe) -> Plan:
-    """The stages of a resolved recipe: model, data, train, export, and each suite on each model."""
+    """The stages of a resolved recipe: model, data and its checks, train, export, and each suite on each model."""
     stages: dict[str, Stage] = {}
 
     def add(label: str, stage: Stage | Source) -> Stage | Source:
@@ -43,13 +53,20 @@ def plan(recipe: Recipe) -> Plan:
         for model in recipe.models
     }
     models = dict(bases)
+    model, base = recipe.models[0], next(iter(bases.values()))
+    checks: list[Stage] = []
     if recipe.data:
-        stages["data"] = data = prepare.stage(recipe.data)
-    if recipe.train:
-        model, base = recipe.models[0], bases["base"]
-        stages["train"] = trained = train.stage(
-            recipe.train, model, base=base, data=data, chat_template=recipe.chat_template
-        )
+        stages["data"] = data = prepare.stage(recipe.data, model=base)
+        if recipe.data.contamination.action != "drop" and prepare.benchmarks(recipe.data):
+            stages["data.contamination"] = check = check_contamination.stage(recipe.data, data=data)
+            checks += [check] if recipe.data.contamination.action == "fail" else []
+    if recipe.data and recipe.train:
+        if recipe.data.tokens != "off":
+            stages["data.tokens"] = count_tokens.stage(
+                recipe.data, recipe.train, model, base=base, data=data, chat_template=recipe.chat_template
+            )
+        trained = train.stage(recipe.train, model, base=base, data=data, chat_template=recipe.chat_template)
+        stages["train"] = trained = replace(trained, after=tuple(checks))
         stages["export"] = export.stage(recipe.export, model, base=base, train=trained)
         models["tuned"] = stages["export"]
     for suite in recipe.eval:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -105,7 +105,8 @@ def _models(recipe: Recipe, stages: Iterable[Stage], store: Store) -> Iterator[s
             yield from code_problems(folder)
 
 
-def _missing(stages: Iterable[Stage]) -> Iterator[str]:
+def _missing(stages: Sequence[Stage]) -> Iterator[str]:
+    evaluated = {path for stage in stages if stage.name == "eval" for _, path in _local(stage)}
     for stage in stages:
         for role, path in _local(stage):
             if path.exists():
@@ -115,7 +116,8 @@ def _missing(stages: Iterable[Stage]) -> Iterator[str]:
                 yield f"{path}: no such model folder; {hint}"
             else:
                 # The harnesses take a wrong path for a hub id and fail only after trying to download it.
-                yield f"{path}: no such file or folder; check {'data.sources' if stage.name == 'data' else 'eval'}"
+                section = "data.sources" if role.startswith("source") else "data.contamination.benchmarks"
+                yield f"{path}: no such file or folder; check {'eval' if path in evaluated else section}"
 
 
 def _local(stage: Stage) -> Iterator[tuple[str, Path]]:

@@ -6,36 +6,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.fields import HUB_ID, NAME, Auto, ExtraArgs, FilePath, Hub, Precision, Section
+from pipeline.dataset import DataSpec
+from pipeline.fields import NAME, Auto, ExtraArgs, Origin, Precision, Section
 from pipeline.suites import EvalSpec
-
-
-class Origin(Section):
-    """Something local (`path`) or on a hub (`id`)."""
-
-    path: FilePath | None = None
-    id: str | None = None
-    """Hub id, owner/name; downloaded once, resumed when cut, verified."""
-    hub: Hub = "modelscope"
-    revision: str | None = None
-    """Branch, tag or commit of the hub repository. Without one the default branch is used, and a warning says so."""
-
-    @field_validator("id")
-    @classmethod
-    def _id(cls, value: str | None) -> str | None:
-        if value is not None and not HUB_ID.fullmatch(value):
-            raise ValueError("should be owner/name")
-        return value
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if (self.path is None) == (self.id is None):
-            raise ValueError("give either `path` (local) or `id` (hub id)")
-        return self
 
 
 class ModelSpec(Origin):
@@ -61,24 +38,6 @@ class ModelSpec(Origin):
         if self.revision and not self.name:
             tail = f"{tail}-{self.revision}"
         return re.sub(r"[^A-Za-z0-9._-]+", "-", tail)
-
-
-class SourceSpec(Origin):
-    """One JSON or JSONL file, a folder of them, or a hub data set of training conversations."""
-
-    format: Literal["auto", "alpaca", "sharegpt", "messages"] = "auto"
-    """What a row looks like; `auto` looks at the first rows and says what it took it for."""
-
-
-class DataSpec(Section):
-    sources: tuple[SourceSpec, ...] = Field(min_length=1)
-    val_fraction: float = Field(default=0.02, ge=0, lt=1)
-    """Share of the conversations that goes to val.jsonl, chosen by hash of the content. 0 = no validation."""
-    split_seed: int = 42
-    system: str | None = None
-    """System prompt for conversations that have none."""
-    max_reject_fraction: float = Field(default=0.05, ge=0, le=1)
-    """More rejected rows than this share end the stage with a table of reasons."""
 
 
 class TrainSpec(Section):
@@ -208,6 +167,8 @@ class Recipe(Section):
             raise ValueError("`train` needs a `data` section")
         if self.train and len(self.models) != 1:
             raise ValueError("`train` needs exactly one model")
+        if self.data and self.data.max_tokens is not None and len(self.models) != 1:
+            raise ValueError("`data.max_tokens` counts with the model's tokenizer, so it needs exactly one model")
         if not (self.train or self.data or self.eval):
             raise ValueError("nothing to do: give `data`, `train` or `eval`")
         for kind, labels in (

@@ -1,11 +1,16 @@
-"""resolve(recipe, machine): the recipe without any `auto`, and the reason for each choice. Pure."""
+"""resolve(recipe, machine): the recipe without any `auto`, and the reason for each choice.
+
+Pure, but for the task YAML files of an `include_path`, which alone say what data a task of the user's own reads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipeline.dataset import DataSpec
 from pipeline.errors import PreflightError
+from pipeline.evaluation_sets import local_sets
 from pipeline.fields import Precision
 from pipeline.machine import Machine
 from pipeline.recipe import Recipe, TrainSpec
@@ -31,6 +36,8 @@ def resolve(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[Choice]]:
     choices: list[Choice] = []
     problems: list[str] = []
     update: dict[str, object] = {}
+    if recipe.data:
+        update["data"] = _data(recipe.data, recipe, choices)
     if recipe.train:
         update["train"] = _train(recipe.train, machine, choices, problems)
     suites = []
@@ -58,6 +65,15 @@ def accumulation(train: TrainSpec) -> int:
     assert isinstance(train.gpus, int)
     assert isinstance(train.micro_batch_size, int)
     return train.global_batch_size // (train.micro_batch_size * max(train.gpus, 1) * train.nodes)
+
+
+def _data(data: DataSpec, recipe: Recipe, choices: list[Choice]) -> DataSpec:
+    if data.contamination.benchmarks != "auto":
+        return data
+    sets = local_sets(recipe.eval)
+    why = "the evaluation sets on this machine" if sets else "no evaluation set of this recipe lies on this machine"
+    choices.append(Choice("data.contamination.benchmarks", ", ".join(entry.name for entry in sets) or "none", why))
+    return data.model_copy(update={"contamination": data.contamination.model_copy(update={"benchmarks": sets})})
 
 
 def _visible(machine: Machine) -> str:

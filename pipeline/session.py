@@ -83,9 +83,8 @@ class Session:
         def visit(stage: Stage) -> None:
             if id(stage) not in found and self.store.result(stage) is None:
                 found[id(stage)] = stage
-                for dep in stage.deps.values():
-                    if isinstance(dep, Stage):
-                        visit(dep)
+                for earlier in stage.before:
+                    visit(earlier)
 
         for label in labels:
             visit(self.plan.stages[label])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -67,8 +67,23 @@ class Stage:
     """(folder being written) -> one line such as 'step 40/200  loss 1.21  ETA 3m'."""
     resume: Callable[[Sequence[Path]], Args] = lambda _: {}
     """(folders of earlier, unfinished attempts, oldest first) -> extra plumbing that goes on from the best of them."""
+    whole: tuple[int, ...] = (0,)
+    """Exit statuses with which the tool leaves a whole output; any other is a failure."""
+    verdict: Callable[[Mapping[str, Any]], str | None] = lambda _: None
+    """result -> why nothing may go on after it: a check that did not pass. None lets the run go on.
+
+    It is asked of a result that was found done, too, so what only decides about a result is not part of the identity.
+    """
+    after: tuple[Stage, ...] = ()
+    """Checks that must have passed before this starts, though it reads nothing of them. Not part of the identity."""
     finish: Callable[[Path, Paths], None] = lambda _out, _deps: None
     """Completes what the tool wrote, before it is collected and published (export: the base's tokenizer files)."""
+
+    @property
+    def before(self) -> Iterator[Stage]:
+        """Stages that are made sure of before this one: what it reads, then what it waits for."""
+        yield from (dep for dep in self.deps.values() if isinstance(dep, Stage))
+        yield from self.after
 
     def fingerprint(self, digest: Callable[[Source], str]) -> str:
         """64 hex digits; `digest` gives the content digest of a local source."""

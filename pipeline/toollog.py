@@ -17,6 +17,9 @@ _LONGEST = 1 << 20
 """Bytes; a longer line is broken, so that output without newlines cannot fill the memory."""
 _BAR = re.compile(r"(?:^|\s|\|)(\d+)%\|[^|]*\|\s*(\S+/\S+) \[([^\]]*)\]")
 
+_OURS = re.compile(r"^(\w[\w ]*) \[[#.]+\] +(\d+%)  (.+)$")
+"""data_prep's own bar: what it does, the share, rows/s and the time left."""
+
 
 class ToolLog:
     """Reads a tool's output in a thread of its own until the pipe is closed.
@@ -70,6 +73,8 @@ class ToolLog:
         if found:
             percent, count, times = found.groups()
             self.progress = f"{percent}% {count} [{times}]"
+        elif found := _OURS.search(text):
+            self.progress = " ".join(found.groups())
 
 
 def _last_state(line: bytes) -> str:

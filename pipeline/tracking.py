@@ -22,6 +22,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pipeline import tracking_picture
 from pipeline import tracking_process as process
 from pipeline import tracking_store as store
 from pipeline import tracking_view as view
@@ -214,7 +215,7 @@ class Experiment:
                 self.run.log({note.key: rows}, step=self._media_step(note.key))
                 self.noted[note.key] = note
         if final:
-            self._log_picture(view.bars(run_dir))
+            self._log_pictures(run_dir)
 
     def finish(self, ending: process.Ending, run_dir: Path) -> Any:
         if ending == "ok":
@@ -226,11 +227,9 @@ class Experiment:
         # Online a step that is there already is not replaced, so a later call's report needs a step of its own.
         return self.session if self.mode == "online" and key.startswith("report/") else 0
 
-    def _log_picture(self, bars: tuple[view.Bar, ...]) -> None:
-        # A picture, since the local dashboard shows neither echarts nor HTML.
-        if bars:
-            picture = importlib.import_module("pipeline.tracking_picture").draw(bars)
-            key = "report/base_vs_tuned"
+    def _log_pictures(self, run_dir: Path) -> None:
+        # Pictures, since the local dashboard shows neither echarts nor HTML.
+        for key, picture in tracking_picture.pictures(run_dir):
             self.run.log({key: self.swanlab.Image(picture)}, step=self._media_step(key))
 
 

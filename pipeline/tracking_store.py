@@ -20,8 +20,21 @@ DATABASE = "runs.swanlab"
 # What the local dashboard shows first, as beginnings of keys: columns of its table, and charts it pins to the top.
 # Charts that hold a single number of little interest go to its folded "hidden" section.
 _COLUMNS = ("tuned/", "base/", "delta/", "train/loss", "val/loss", "train/", "val/", "data/rows")
-_PINNED = ("train/loss", "val/loss", "train/", "val/", "report/", "data/summary")
-_HIDDEN = ("train/epoch", "ci_low/", "ci_high/", "p_value/", "data/rows", "data/chars", "seconds/")
+_PINNED = (
+    "train/loss",
+    "val/loss",
+    "train/",
+    "val/",
+    "report/",
+    "data/summary",
+    "contamination/",
+    "tokens/histogram",
+    "tokens/summary",
+)
+_HIDDEN = (
+    "train/epoch", "ci_low/", "ci_high/", "p_value/", "data/rows", "data/chars", "seconds/", "contaminated/",
+    "tokens/mean", "tokens/p95", "tokens/over", "tokens/steps",
+)  # fmt: skip
 
 _RUN_FOLDER = re.compile(r"run-\d{8}_\d{6}-[^/]+")
 

@@ -3,25 +3,25 @@
 Everything here is a function of the files alone, so an experiment can be rebuilt at any time.
 
 Keys put what differs first, because the dashboard's columns show about 15 characters of a name:
-`data/rows_in`, `train/loss` and `val/loss` by optimizer step, `seconds/<label>`, and for each score
-`<base|tuned>/<task>/<metric>/<harness>`; of the report `delta/...`, `ci_low/...`, `ci_high/...`, `p_value/...` with the
-same ending. An entry with a name of its own appears as `<harness>.<entry>`. What has no step is at step 0.
+`data/rows_in`, `contaminated/<benchmark>`, `tokens/mean`, `tokens/rows_by_length` by tokens, `train/loss` and
+`val/loss` by optimizer step, `seconds/<label>`, and for each score `<base|tuned>/<task>/<metric>/<harness>`; of the
+report `delta/...`, `ci_low/...`, `ci_high/...`, `p_value/...` with the same ending. An entry with a name of its own
+appears as `<harness>.<entry>`. What has no step is at step 0.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import curve
+from pipeline import curve, tracking_data
+from pipeline.tracking_data import Lengths, part, short
 
-_ILLEGAL = re.compile(r"[^\w.+=@()-]+")
 # Speeds of the evaluation pass: about the machine, not about the model, and a column each.
 _EVAL_SPEEDS = frozenset({"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"})
 
@@ -87,11 +87,11 @@ def points(run_dir: Path, *, with_report: bool) -> Iterator[Point]:
         done = read_json(stage.directory / "result.json")
         result = done.get("result")
         if isinstance(result, dict):
-            if stage.name == "data":
-                yield from _data_points(result)
-            elif stage.name == "eval":
+            for key, step, value in tracking_data.numbers(stage.name, result):
+                yield from _point(key, step, value)
+            if stage.name == "eval":
                 yield from _score_points(stage.label, _dicts(result.get("scores")))
-        yield from _point(f"seconds/{_part(stage.label)}", 0, done.get("seconds"))
+        yield from _point(f"seconds/{part(stage.label)}", 0, done.get("seconds"))
     if with_report:
         yield from _report_points(_dicts(read_json(run_dir / "report.json").get("rows")))
 
@@ -100,8 +100,8 @@ def notes(run_dir: Path, *, with_report: bool) -> Iterator[Note]:
     """The data summary, and with the report one row for the verdict and one per comparison."""
     for stage in stages(run_dir):
         result = read_json(stage.directory / "result.json").get("result")
-        if stage.name == "data" and isinstance(result, dict):
-            yield Note("data/summary", tuple(_data_rows(result)))
+        if isinstance(result, dict):
+            yield from (Note(key, rows) for key, rows in tracking_data.texts(stage.name, result))
     report = read_json(run_dir / "report.json") if with_report else {}
     rows = tuple(_report_rows(report))
     if rows:
@@ -119,17 +119,24 @@ def bars(run_dir: Path) -> tuple[Bar, ...]:
     return tuple(found.values())
 
 
+def lengths(run_dir: Path) -> Lengths | None:
+    """The training rows by length in tokens, for a picture."""
+    found = [stage for stage in stages(run_dir) if stage.name == "tokens"]
+    result = read_json(found[0].directory / "result.json").get("result") if found else None
+    return tracking_data.histogram(result) if isinstance(result, dict) else None
+
+
 def score_key(label: str, score: dict[str, Any]) -> str:
     """`<task>/<metric>/<harness>` for a score of the stage `eval.<entry>.<variant>` (or a row of the report)."""
     harness = str(score.get("harness") or "")
     entry = str(score.get("suite") or ".".join(label.split(".")[1:-1]) or harness)
     group = harness if entry == harness else f"{harness}.{entry}" if harness else entry
     metric = str(score.get("metric") or "").removesuffix(",none")
-    return "/".join(_part(part) for part in (str(score.get("task") or ""), metric, group))
+    return "/".join(part(piece) for piece in (str(score.get("task") or ""), metric, group))
 
 
 def _train_points(stage: StageRef) -> Iterator[Point]:
-    prefix = "" if stage.label == "train" else f"{_part(stage.label)}."
+    prefix = "" if stage.label == "train" else f"{part(stage.label)}."
     attempts = sorted(stage.directory.glob("attempts/*"), key=_attempt_number)
     attempts.append(stage.directory / "output")
     files = [path for folder in attempts for path in sorted(folder.rglob("logging.jsonl"))]
@@ -143,7 +150,7 @@ def _train_points(stage: StageRef) -> Iterator[Point]:
                 continue
             section, name = ("val", key.removeprefix("eval_")) if evaluated else ("train", key)
             bad += not math.isfinite(value)
-            yield from _point(f"{prefix}{section}/{_part(name)}", step, value)
+            yield from _point(f"{prefix}{section}/{part(name)}", step, value)
         if bad:
             yield Point(f"{prefix}train/non_finite", step, float(bad))
 
@@ -162,33 +169,10 @@ def _read_curve_once(path: Path, _size: int, _mtime_ns: int) -> tuple[curve.Poin
     return tuple(curve.read(path))
 
 
-def _data_points(stats: dict[str, Any]) -> Iterator[Point]:
-    for key in ("rows_in", "rows_train", "rows_val", "rows_rejected"):
-        yield from _point(f"data/{key}", 0, stats.get(key))
-    train = stats.get("train")
-    for key in ("chars_mean", "chars_p95"):
-        yield from _point(f"data/{key}", 0, train.get(key) if isinstance(train, dict) else None)
-
-
-def _data_rows(stats: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    names = ("rows_in", "rows_train", "rows_val", "rows_rejected")
-    yield "rows", ", ".join(f"{name.removeprefix('rows_')} {stats[name]}" for name in names if name in stats)
-    rejected = stats.get("rejected")
-    if isinstance(rejected, dict) and rejected:
-        yield "rejected", ", ".join(f"{reason} {count}" for reason, count in rejected.items())
-    for split in ("train", "val"):
-        if isinstance(stats.get(split), dict):
-            plain = {k: v for k, v in stats[split].items() if not isinstance(v, dict | list)}
-            yield split, ", ".join(f"{k} {_short(v)}" for k, v in plain.items())
-    for number, source in enumerate(stats.get("sources") or (), start=1):
-        text = ", ".join(f"{k} {_short(v)}" for k, v in source.items()) if isinstance(source, dict) else str(source)
-        yield f"source {number}", text
-
-
 def _score_points(label: str, scores: Iterable[dict[str, Any]]) -> Iterator[Point]:
     variant = label.rsplit(".", 1)[-1]
     for score in scores:
-        yield from _point(f"{_part(variant)}/{score_key(label, score)}", 0, score.get("value"))
+        yield from _point(f"{part(variant)}/{score_key(label, score)}", 0, score.get("value"))
 
 
 def _report_points(rows: list[dict[str, Any]]) -> Iterator[Point]:
@@ -201,14 +185,14 @@ def _report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if report.get("verdict"):
         yield "verdict", str(report["verdict"])
     for row in _dicts(report.get("rows")):
-        text = f"{row.get('metric')} ({_suite(row)}): {_short(row.get('base'))} → {_short(row.get('tuned'))}"
+        text = f"{row.get('metric')} ({_suite(row)}): {short(row.get('base'))} → {short(row.get('tuned'))}"
         if _finite(row.get("delta")) is not None:
             text += f", {row['delta']:+.4g}"
         if _finite(row.get("ci_low")) is not None and _finite(row.get("ci_high")) is not None:
             text += f" (95% interval {row['ci_low']:+.4g} to {row['ci_high']:+.4g})"
         for key in ("p_value", "n"):
             if row.get(key) is not None:
-                text += f", {key[0]} = {_short(row[key])}"
+                text += f", {key[0]} = {short(row[key])}"
         yield str(row.get("task")), text
 
 
@@ -231,15 +215,6 @@ def _finite(value: Any) -> float | None:
     except OverflowError:  # JSON has integers that no float can hold
         return None
     return number if math.isfinite(number) else None
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
-
-
-def _part(text: str) -> str:
-    """One piece of a key: no slash (it would make a section), no separators, no edge the tracker would strip."""
-    return _ILLEGAL.sub("_", text).strip(".") or "_"
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

@@ -6,13 +6,20 @@ import io
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from data_prep.progress import Progress
 from pipeline import execute, processes
 from pipeline.command import Command
-from pipeline.errors import PreflightError
+from pipeline.console import Console
+from pipeline.errors import CommandFailedError, OutputError, PreflightError
+from pipeline.execute import Executor
+from pipeline.stage import Stage
+from pipeline.store import Store
 from pipeline.toollog import TAIL_LINES, ToolLog
 
 
@@ -63,6 +70,13 @@ def test_the_progress_bar_is_seen_before_its_newline() -> None:
     assert log.getvalue().count("\n") == 1
 
 
+def test_data_preps_own_bar_is_understood() -> None:
+    line = Progress("reading", 100, print)
+    line.advance(45, 1234)
+    code = f"print({line.line(2.0)!r}); print('45 rows [refused]  12%  ')"
+    assert _read(code, io.StringIO(), []).progress == "reading 45% 1,234 rows, 617 rows/s, ETA 0:02"
+
+
 def test_output_without_newlines_does_not_fill_the_memory() -> None:
     log = io.StringIO()
     _read("import sys; [sys.stdout.write('x' * 100_000) for _ in range(50)]", log, [])
@@ -110,3 +124,52 @@ def test_programs_are_found_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(PreflightError, match="tool: not found; run `make setup`"):
         execute.find_program("tool", env)
     assert execute.find_program("python", env) == str(places[1] / "python")
+
+
+def _stage(name: str, code: str, **more: Any) -> Stage:
+    return Stage(
+        name=name, program=("python", "-c", code), args={}, deps={},
+        command=lambda stage, out, _: Command((*stage.program, str(out))),
+        collect=lambda out, _stage, _deps: {"text": (out / "x").read_text()},
+        **more,
+    )  # fmt: skip
+
+
+WRITES = "import sys; open(sys.argv[1] + '/x', 'w').write('found'); sys.exit({})"
+
+
+def _executor(root: Path) -> tuple[Executor, list[tuple[str, str]]]:
+    states: list[tuple[str, str]] = []
+    store = Store(root, lambda _: "")
+    return Executor(store, {"PATH": ""}, Console(), lambda stage, state: states.append((stage.name, state))), states
+
+
+def test_a_check_that_does_not_pass_stops_each_time_and_keeps_its_result(tmp_path: Path) -> None:
+    executor, states = _executor(tmp_path)
+    check = _stage("check", WRITES.format(5), whole=(0, 5), verdict=lambda result: f"not with {result['text']}")
+    for state in ("running", "cached"):
+        with pytest.raises(OutputError, match="the.label: not with found"):
+            executor.ensure(check, "the.label", {})
+        assert [s for _, s in states] == [state, *(["done"] if state == "running" else []), "failed"]
+        states.clear()
+    # The same work, found done, where nobody minds.
+    assert executor.ensure(replace(check, verdict=Stage.verdict), "label", {})["result"] == {"text": "found"}
+
+
+def test_other_statuses_are_failures(tmp_path: Path) -> None:
+    executor, _ = _executor(tmp_path)
+    with pytest.raises(CommandFailedError, match="status 4"):
+        executor.ensure(_stage("check", WRITES.format(4), whole=(0, 5)), "label", {})
+    with pytest.raises(CommandFailedError, match="status 5"):
+        executor.ensure(_stage("check", WRITES.format(5)), "label", {})
+
+
+def test_a_stage_waits_for_its_checks_without_reading_them(tmp_path: Path) -> None:
+    executor, states = _executor(tmp_path)
+    check = _stage("check", WRITES.format(0))
+    trained = _stage("train", WRITES.format("0"), after=(replace(check, verdict=lambda _: "no"),))
+    with pytest.raises(OutputError, match="check: no"):
+        executor.ensure(trained, "train", {})
+    assert "train" not in {name for name, _ in states}
+    executor.ensure(replace(trained, after=(check,)), "train", {})
+    assert trained.fingerprint(lambda _: "") == replace(trained, after=()).fingerprint(lambda _: "")

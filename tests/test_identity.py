@@ -34,7 +34,13 @@ HUB: dict[str, Any] = {
     "name": "r",
     "description": "d",
     "model": {"id": "a/b", "hub": "modelscope", "revision": "v1", "name": "m", "model_type": "qwen3", "template": "qwen3"},
-    "data": {"sources": [{"id": "c/d", "hub": "modelscope", "revision": "v1", "format": "alpaca"}], "system": "s"},
+    "data": {
+        "sources": [{
+            "id": "c/d", "hub": "modelscope", "revision": "v1", "format": "alpaca",
+            "columns": {"instruction": "question"}, "file": "*.jsonl", "limit": 100,
+        }],
+        "system": "s", "max_tokens": 512, "dedup": "near", "contamination": {"action": "drop"},
+    },
     "train": {"epochs": 2, "target_modules": ["q", "v"], "extra_args": {"use_rslora": True, "lorap_lr_ratio": 16}},
     "export": {"precision": "bfloat16", "extra_args": {"quant_bits": 4}},
     "eval": [
@@ -67,7 +73,8 @@ SECTIONS = {"name", "description", "compare", "runtime", "tracking", "trust_remo
 
 OTHER = {
     "hub": "huggingface", "format": "sharegpt", "precision": "float16", "attention": "sdpa", "deepspeed": "zero2",
-    "truncation": "left", "device": "cpu", "max_shard_size": "2GB", "log_level": "full", "mode": "offline",
+    "dedup": "none", "consecutive_turns": "merge", "think": "strip", "special_tokens": "keep", "tokens": "exact",
+    "action": "drop", "truncation": "left", "device": "cpu", "max_shard_size": "2GB", "log_level": "full", "mode": "offline",
 }  # fmt: skip
 
 
@@ -95,7 +102,7 @@ def changed(value: Any, at: tuple[Any, ...]) -> Any:
         return 0.9 if at[-1] == "confidence" else value / 2
     if value in ("lm_eval", "evalscope") or at[-1] in ("path", "include_path"):
         return None
-    return OTHER.get(at[-1], f"{value}x")
+    return "report" if value == "drop" else OTHER.get(at[-1], f"{value}x")
 
 
 def fingerprints(recipe: Recipe, by: Any = lambda _: "same content") -> dict[str, str]:
@@ -171,9 +178,20 @@ def test_places_do_not_matter(tmp_path):
     ("file", "same"),
     [
         ("data.json", {"eval.evalscope.base", "eval.lm_eval.base"}),
-        ("model/config.json", {"data"}),
-        ("bank/b_val.jsonl", {"data", "train", "export", "eval.lm_eval.base", "eval.lm_eval.tuned"}),
-        ("tasks/t.yaml", {"data", "train", "export", "eval.evalscope.base", "eval.evalscope.tuned"}),
+        ("model/config.json", {"data", "data.contamination"}),
+        ("bank/b_val.jsonl", {"data", "data.tokens", "train", "export", "eval.lm_eval.base", "eval.lm_eval.tuned"}),
+        (
+            "tasks/t.yaml",
+            {
+                "data",
+                "data.contamination",
+                "data.tokens",
+                "train",
+                "export",
+                "eval.evalscope.base",
+                "eval.evalscope.tuned",
+            },
+        ),
     ],
 )
 def test_content_matters_to_those_who_read_it(tmp_path, file, same):

@@ -118,7 +118,7 @@ def test_status_says_what_is_there(done: World) -> None:
     assert re.findall(r"^(\S+) +(\w+)", done.run("status"), re.MULTILINE) == [
         (label, "done")
         for label in (
-            "data", "train", "export",
+            "data", "data.contamination", "train", "export",
             "eval.lm_eval.base", "eval.lm_eval.tuned", "eval.evalscope.base", "eval.evalscope.tuned",
         )
     ]  # fmt: skip
@@ -183,7 +183,7 @@ def test_failing_tool_tells_stage_command_cause_and_last_lines(world: World) -> 
     subprocess.run(["sh", "-c", command], env=env, cwd=world.folder, check=True, stdout=subprocess.DEVNULL)
     assert (world.stage("train") / f"attempts/1/checkpoint-{STEPS}").is_dir()
     # What was finished before the failure is reported, and the next call goes on behind it.
-    assert [line["label"] for line in world.report["stages"] if line["done"]] == ["data"]
+    assert [line["label"] for line in world.report["stages"] if line["done"]] == ["data", "data.contamination"]
     world.calls()
     world.run("train")
     assert world.tools() == ["sft"]
@@ -234,7 +234,7 @@ def test_a_diverged_attempt_is_not_gone_on_from(world: World) -> None:
 def test_recipe_mistakes_end_with_2(world: World) -> None:
     world.write("recipe.yaml", (world.folder / "recipe.yaml").read_text().replace("max_steps", "max_step"))
     output = world.run(status=2)
-    assert "recipe.yaml:7: train.max_step: unknown key; did you mean 'max_steps'?" in output
+    assert "recipe.yaml:8: train.max_step: unknown key; did you mean 'max_steps'?" in output
     assert world.tools() == []
     world.run("--set", "train.nothing=1", status=2)
     world.run(recipe="absent.yaml", status=2)

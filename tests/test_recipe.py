@@ -109,7 +109,22 @@ BAD = [
     ("learning_rate: 1e-4", "attention: flash_attn_2", "did you mean 'flash_attention_2'?"),
     ("learning_rate: 1e-4", "truncation: righ", "r.yaml:8: train.truncation: should be 'right', 'left' or 'delete', not 'righ'; did you mean 'right'?"),
     ("data:\n", "data:\n  val_fraction: 1\n", "r.yaml:5: data.val_fraction: should be less than 1, not 1"),
-    ("data.json", "data.json\n      format: alpacca", "r.yaml:7: data.sources[0].format: should be 'auto', 'alpaca', 'sharegpt' or 'messages', not 'alpacca'; did you mean 'alpaca'?"),
+    ("data.json", "data.json\n      format: alpacca", "r.yaml:7: data.sources[0].format: should be 'auto', 'alpaca', 'sharegpt', 'messages', 'query' or 'xtuner', not 'alpacca'; did you mean 'alpaca'?"),
+    ("data.json", "data.json\n      weight: 0", "r.yaml:7: data.sources[0].weight: should be greater than 0, not 0"),
+    ("data.json", "data.json\n      limit: 0", "r.yaml:7: data.sources[0].limit: should be greater than or equal to 1, not 0"),
+    ("data.json", "data.json\n      file: ''", "r.yaml:7: data.sources[0].file: string should have at least 1 character"),
+    ("data.json", "data.json\n      columns: {output: 'a,b'}", "r.yaml:7: data.sources[0].columns: 'output': 'a,b': names of fields and columns have neither '=' nor ','"),
+    ("data.json", "data.json\n      columns: [output]", "r.yaml:7: data.sources[0].columns: should be a mapping"),
+    ("data:\n", "data:\n  dedup: fuzzy\n", "r.yaml:5: data.dedup: should be 'none', 'exact' or 'near', not 'fuzzy'"),
+    ("data:\n", "data:\n  near_threshold: 1.1\n", "r.yaml:5: data.near_threshold: should be less than or equal to 1, not 1.1"),
+    ("data:\n", "data:\n  think: drop\n", "r.yaml:5: data.think: should be 'keep', 'strip' or 'require', not 'drop'"),
+    ("data:\n", "data:\n  max_tokens: 1\n", "r.yaml:5: data.max_tokens: should be greater than or equal to 8, not 1"),
+    ("data:\n", "data:\n  contamination: drop\n", "r.yaml:5: data.contamination: should be a mapping, not 'drop'"),
+    ("data:\n", "data:\n  contamination: {actoin: drop}\n", "r.yaml:5: data.contamination.actoin: unknown key; did you mean 'action'?"),
+    ("data:\n", "data:\n  contamination: {benchmarks: all}\n", "r.yaml:5: data.contamination.benchmarks: should be 'auto' or a list, not 'all'"),
+    ("data:\n", "data:\n  contamination: {benchmarks: [{name: a, path: b}, {name: a, path: c}]}\n", "r.yaml:5: data.contamination.benchmarks: two benchmarks are called 'a': give each its own `name`"),
+    ("data:\n", "data:\n  contamination: {benchmarks: [{name: a=b, path: b}]}\n", "r.yaml:5: data.contamination.benchmarks[0].name: string should match pattern"),
+    ("data:\n", "data:\n  contamination: {benchmarks: [{nam: a, path: b}]}\n", "r.yaml:5: data.contamination.benchmarks[0].nam: unknown key; did you mean 'name'?"),
     ("train:", "export: {max_shard_size: 5 GB}\ntrain:", "r.yaml:7: export.max_shard_size: string should match pattern"),
     ("train:", "compare: {confidence: 95}\ntrain:", "r.yaml:7: compare.confidence: should be less than 1, not 95"),
     ("train:", "runtime: {log_level: all}\ntrain:", "r.yaml:7: runtime.log_level: should be 'progress' or 'full', not 'all'"),
@@ -161,6 +176,16 @@ def test_a_mistake_is_named(tmp_path, old, new, expected):
     # One mistake, one line; a renamed required key is two: what is missing, and what was meant by the other.
     extra = [mistake for mistake in found if expected not in mistake]
     assert all(mistake.endswith((": missing", "needs a `data` section", "(hub id)")) for mistake in extra), found
+
+
+def test_tokens_are_counted_by_one_model(tmp_path):
+    text = (
+        GOOD.replace("model:\n  path: model", "model: [{path: a}, {path: b}]").split("train:")[0] + "  max_tokens: 9\n"
+    )
+    [found] = mistakes(tmp_path, text)
+    assert (
+        found == "r.yaml:1: recipe: `data.max_tokens` counts with the model's tokenizer, so it needs exactly one model"
+    )
 
 
 def test_the_table_is_long_enough():

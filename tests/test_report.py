@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.compare import Row
-from pipeline.report import figures, tables
+from pipeline.report import contamination_tables, data_tables, figures, tables, token_tables
 from pipeline.report.compile import ModelScore, Report, StageLine
+from pipeline.report.data_remarks import data_remarks
+from pipeline.report.histogram import histogram
 from pipeline.report.render import CSV_HEADER, to_csv, to_html, to_markdown, to_terminal
 from pipeline.report.terminal import chunks, display_width
 from pipeline.report.wording import BETTER, INCOMPARABLE, UNCLEAR, UNTESTED, WORSE, fixed, folded_parents, judge, line
 from pipeline.results import Implementation
 
+FIXTURES = Path(__file__).parent / "fixtures" / "data_prep"
 EVIL = '<img src=x onerror=alert(1)>|"&`_a_` [x](javascript:1)'
 MMLU = [f"mmlu/subject_{i:02}" for i in range(12)]
 EMPTY = Report(
@@ -46,6 +51,12 @@ def score(model: str, task: str, value: float, **more: Any) -> ModelScore:
         "model": model, "suite": harness, "task": task, "harness": harness, "metric": "acc", "value": value,
         "stderr": 0.0417, "n": 120, "implementation": Implementation(**own), **more,
     })  # fmt: skip
+
+
+def captured(name: str) -> dict[str, Any]:
+    """What data_prep really wrote for invented rows."""
+    value: dict[str, Any] = json.loads((FIXTURES / name).read_text(encoding="utf-8"))
+    return value
 
 
 def demo() -> Report:
@@ -80,18 +91,27 @@ def demo() -> Report:
     curve += [{"step": s, "eval_loss": 3.3 * math.exp(-s / 25) + 0.56} for s in range(20, 121, 20)]
     part = {"rows": 456, "turns": 1020, "assistant_turns": 510, "chars": 84_210, "chars_mean": 184.67,
             "chars_p50": 161, "chars_p95": 402, "chars_max": 1980}  # fmt: skip
-    source = {"source": "train_sharegpt.jsonl", "format": "sharegpt", "rows_in": 320, "rows_kept": 306,
-              "rows_rejected": 14, "rejected": {"empty_assistant": 9, "truncated": 5}}  # fmt: skip
-    other = {"source": "银行问答.json", "format": "alpaca", "rows_in": 180, "rows_kept": 174, "rows_rejected": 6,
-             "rejected": {"duplicate": 6}}  # fmt: skip
+    none = {"rows_deduplicated": 0, "rows_decontaminated": 0, "rows_unsampled": 0, "rows_repeated": 0}
+    source = {"source": "train_sharegpt.jsonl", "format": "sharegpt", "files": 1, "weight": 1.0, "limit": None,
+              "rows_in": 340, "rows_kept": 306, "rows_rejected": 14, "rejected": {"empty_assistant": 9, "truncated": 5},
+              **none, "rows_deduplicated": 20}  # fmt: skip
+    other = {"source": "银行问答.json", "format": "alpaca", "files": 1, "weight": 2.0, "limit": 87, "rows_in": 180,
+             "rows_kept": 174, "rows_rejected": 6, "rejected": {"no_assistant_turn": 6}, **none, "rows_deduplicated": 4,
+             "rows_unsampled": 83, "rows_repeated": 87}  # fmt: skip
     return EMPTY.model_copy(update={
         "recipe": "demo-qwen2.5-0.5b",
         "description": "LoRA on an invented bank's questions and answers (银行问答), scored by two harnesses.",
         "rows": rows,
         "scores": scores,
-        "data": {"rows_in": 500, "rows_train": 456, "rows_val": 24, "rows_rejected": 20, "reject_fraction": 0.04,
-                 "rejected": {"empty_assistant": 9, "duplicate": 6, "truncated": 5}, "sources": [source, other],
+        "data": {"schema": 2, "rows_in": 520, "rows_repeated": 87, "rows_train": 456, "rows_val": 24,
+                 "rows_rejected": 20, "rows_deduplicated": 24, "rows_decontaminated": 0, "rows_unsampled": 83,
+                 "reject_fraction": 0.04, "rejected": {"empty_assistant": 9, "no_assistant_turn": 6, "truncated": 5},
+                 "deduplicated": {"exact": 19, "near": 5}, "decontaminated": {}, "repaired": {"merged_turns": 12},
+                 "sources": [source, other],
                  "train": part, "val": {**part, "rows": 24, "turns": 52, "chars": 4411, "chars_max": 611}},
+        "contamination": captured("contamination.json"),
+        "unchecked": ["gsm8k", "ceval"],
+        "tokens": captured("tokens.json"),
         "train": {"checkpoint": "checkpoint-120", "steps": 120, "epochs": 2.0, "first_loss": 3.7129,
                   "last_loss": 0.4632, "last_eval_loss": 0.5871},
         "curve": curve,
@@ -225,7 +245,7 @@ def test_html_is_whole_and_fetches_nothing() -> None:
     assert not re.search(r"url\(|@import|https?:|//", text)
     assert any(a.get("charset") == "utf-8" for _, a in page.found)
     assert {a["id"] for t, a in page.found if t == "section" and "id" in a} == {
-        "comparison", "forest", "remarks", "training", "data", "details",
+        "comparison", "forest", "remarks", "training", "data", "contamination", "tokens", "details",
     }  # fmt: skip
     assert "mmlu/subject_03" in page.details
     assert "银行业务与个人理财知识" in page.text
@@ -236,7 +256,7 @@ def test_html_is_whole_and_fetches_nothing() -> None:
 @pytest.mark.parametrize("make", [demo, partial, leaderboard])
 def test_drawn_numbers_are_finite(make: Any) -> None:
     page = Elements(to_html(make()))
-    geometry = [a[k] for t, a in page.found if t in ("line", "path", "text", "svg", "circle") for k in a.keys() & {
+    geometry = [a[k] for t, a in page.found if t in ("line", "path", "text", "svg", "circle", "rect") for k in a.keys() & {
         "x", "y", "x1", "x2", "y1", "y2", "d", "r", "width", "height", "viewbox"}]  # fmt: skip
     for text in geometry:
         numbers = re.findall(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", text)
@@ -265,12 +285,19 @@ def test_curve_with_holes() -> None:
     assert long == sorted(long)
 
 
+def evil_overlap() -> dict[str, Any]:
+    excerpt = {"text": EVIL * 3, "begin": len(EVIL), "end": 2 * len(EVIL), "cut_before": 1, "cut_after": 1}
+    pair = {"item": EVIL, "file": EVIL, "line": 3, "containment": 1.0, "row_text": excerpt, "item_text": excerpt}
+    return {"benchmarks": {EVIL: {"items": 1, "worst": [pair, {}]}}}
+
+
 def test_hostile_names_stay_text() -> None:
     report = demo().model_copy(update={
         "rows": [row(EVIL, 0.1, 0.9, 0.5, 0.9, 1e-5, metric=EVIL, suite=EVIL, remark=EVIL)], "recipe": EVIL,
         "scores": [score(EVIL, EVIL, 0.1, suite=EVIL), score("bad\x1b[31m\u202e", EVIL, 0.2, suite="s")],
         "remarks": [EVIL, "# no heading\n# here"], "description": EVIL, "data": {"rejected": {EVIL: 3}}, "verdict": EVIL,
         "train": {EVIL: EVIL}, "choices": [{"where": EVIL, "value": EVIL, "reason": EVIL}],
+        "contamination": evil_overlap(), "unchecked": [EVIL],
         "provenance": {"tools": {EVIL: EVIL}}, "stages": [StageLine(label=EVIL, done=True, folder=EVIL)],
     })  # fmt: skip
     page = Elements(to_html(report))
@@ -336,6 +363,123 @@ def test_terminal_keeps_its_width(make: Any, width: int) -> None:
     assert max(map(display_width, to_terminal(make(), width).splitlines())) <= width
 
 
+def test_every_row_of_the_data_is_told_by_source() -> None:
+    report = demo()
+    assert dict(data_tables.data_rows(report.data).rows) == {
+        "rows in": "520", "taken again, for a weight": "87", "to train": "456", "to validation": "24",
+        "rejected": "20 (4.00%)", "duplicates": "24 (exact 19, near 5)", "left out, for a limit or weight": "83",
+    }  # fmt: skip
+    text = to_markdown(report)
+    assert (
+        "| 银行问答.json | alpaca; at most 87; weight 2 | 180 | 174 | 6 | 4 | 83 | 87 | no_assistant_turn 6 |" in text
+    )
+    assert "| repair | rows |\n| --- | ---: |\n| merged_turns | 12 |" in text
+    old = {"rows_in": 5, "rows_train": 4, "rows_val": 0, "rows_rejected": 1, "sources": [{"source": "a", "rows_in": 5}]}
+    assert len(data_tables.data_rows(old).rows) == 4, "a record of before there were duplicates"
+    assert data_tables.data_sources(old).rows == (("a", "–", "5", "–", "–", ""),)
+    dropped = {**old, "rows_decontaminated": 2, "decontaminated": {"gsm8k": 2}}
+    assert "| gsm8k | 2 |" in to_markdown(EMPTY.model_copy(update={"data": dropped}))
+
+
+def test_evaluation_items_in_training_rows_are_side_by_side_with_what_they_share_marked() -> None:
+    report = demo()
+    page = to_html(report)
+    assert page.count('<div class="pair">') == 5
+    assert "<mark>WHEN THE FERRIES OF BRASKO STOP FOR WINTER" in page
+    assert "ISLANDS</mark>? &lt;b&gt;Think&lt;/b&gt; &amp; answer. ¶ GLASS" in page
+    assert "<mark>维尔莫拉群岛最北边的灯塔" in page
+    text = to_markdown(report)
+    assert "| bank | 6 | 5 | 3 | 3 | 1 |" in text
+    assert "| harp | 1 | 1 | 0 | 0 | 0 |" in text
+    assert re.search(
+        r"- bank, 100% of item bank_val\.jsonl:2 in train\.jsonl:10: Here is something: \*\*WHEN THE", text
+    )
+    for shown in (page, text):
+        assert "both have 13 words running in common, or when a question of 8 to 12 words" in shown
+        assert "Not compared, because their data are not on this machine: gsm8k, ceval." in shown
+
+
+def test_an_excerpt_is_cut_around_what_is_shared() -> None:
+    text = "a" * 1000 + " the shared words " + "b" * 1000
+    excerpt = {"text": text, "begin": 1001, "end": 1017, "cut_before": 0, "cut_after": 0}
+    worst = [
+        {"row_text": excerpt, "item_text": {**excerpt, "text": text[1001:1017], "begin": 0, "end": 16, "cut_after": 9}}
+    ]
+    [pair] = contamination_tables.pairs({"benchmarks": {"b": {"worst": worst}}})
+    assert pair.row_text.match == pair.item_text.match == "the shared words"
+    assert pair.row_text.before == "…" + "a" * 199 + " "
+    assert (pair.item_text.before, pair.item_text.after) == ("", "…")
+
+
+def test_the_terminal_tells_of_the_data_before_there_are_scores() -> None:
+    report = demo().model_copy(update={"rows": [], "scores": []})
+    text = " ".join(to_terminal(report).split())
+    assert "training rows: 456, rejected rows: 20, rows with evaluation items: 4, rows over max_length: 6.67%" in text
+
+
+def test_what_is_found_is_said_in_the_remarks() -> None:
+    said = list(data_remarks(captured("contamination.json"), ["gsm8k"], captured("tokens.json")))
+    assert said == [
+        "4 of 34 training rows hold text of items that are scored (bank: 3 of 6 items, in 3 rows; general_mcq: 1 of 2 items, "
+        "in 1 rows); scores on these items may be too good",
+        "training rows were not compared with gsm8k: no local data (a `path` in the suite) to compare with",
+    ]
+    nothing = captured("contamination.json") | {"rows_hit": {"train": 0, "val": 1}}
+    assert list(data_remarks(nothing, [], None)) == []
+    tokens = captured("tokens.json")
+    tokens["train"]["failed"] = {"rows": {"share": 0.0123}, "line": 7, "error": "no call before the answer"}
+    [said] = data_remarks(None, [], tokens)
+    assert said == (
+        "ms-swift's template cannot encode 1.23% of the training rows and leaves them out; the first is line 7: "
+        "no call before the answer"
+    )
+    assert " and 3 more: no local data" in next(iter(data_remarks(None, [f"b{i}" for i in range(15)], None)))
+
+
+def test_token_lengths() -> None:
+    report = demo()
+    text = to_markdown(report)
+    assert "| train | 3,000 | 600 | 219.9 (206.8 to 233) | 158 | 549 | 1,382 | 6.67% (5.09% to 8.68%) | 77% |" in text
+    assert "| validation | 60 | 60 | 106.4 | 91 | 160 | 169 | 0% | 76.4% |" in text, "all measured: no interval"
+    assert "| packed rows of 512 | 1,212 (99.5% full) |" in text
+    assert "| optimizer steps | 76 |" in text
+    page = Elements(to_html(report))
+    assert "600 of 3,000 rows measured; the line is max_length, 512 tokens" in page.text
+    assert len([1 for tag, _ in page.found if tag == "rect"]) == 12
+    counts = captured("tokens.json")["train"]["histogram"]["counts"]
+    drawn = token_tables.drawn(report.tokens)
+    assert drawn
+    assert [column.count for column in drawn.columns] == [count for count in counts if count]
+    assert sum(column.width for column in drawn.columns) == pytest.approx(100, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("edges", "counts", "limit", "columns", "marked"),
+    [
+        ([0, 16, 23, 32], [0, 2, 1], 23, 2, 50.0),
+        ([0, 16, 23, 32], [0, 2, 0], 27.5, 2, 75.0),
+        ([0, 16], [5], 16, 1, 100.0),
+        ([0, 16], [5], 4096, 1, None),
+        ([0, 16], [5], None, 1, None),
+    ],
+)
+def test_histogram(
+    edges: list[int], counts: list[int], limit: float | None, columns: int, marked: float | None
+) -> None:
+    figure = histogram(edges, counts, limit, 100)
+    assert figure
+    assert len(figure.columns) == columns
+    assert figure.limit == marked
+    for column in figure.columns:
+        assert column.top + column.tall == pytest.approx(100)
+        assert (column.tall >= 1) == (column.count > 0)
+
+
+@pytest.mark.parametrize(("edges", "counts"), [([], []), ([0, 1], [0]), ([0, 1], [1, 2]), ([5, 5], [1])])
+def test_no_histogram(edges: list[int], counts: list[int]) -> None:
+    assert histogram(edges, counts, 3, 100) is None
+
+
 def test_unfinished_run() -> None:
     report = partial()
     for text in (to_markdown(report), Elements(to_html(report)).text, to_terminal(report)):
@@ -347,7 +491,21 @@ def test_unfinished_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "kept", ["rows", "scores", "data", "train", "curve", "stages", "choices", "remarks", "provenance"]
+    "kept",
+    [
+        "rows",
+        "scores",
+        "data",
+        "contamination",
+        "unchecked",
+        "tokens",
+        "train",
+        "curve",
+        "stages",
+        "choices",
+        "remarks",
+        "provenance",
+    ],
 )
 def test_any_part_alone(kept: str) -> None:
     report = EMPTY.model_copy(update={kept: getattr(demo(), kept)})

@@ -20,8 +20,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import tracking_data
 from pipeline import tracking_store as store
 from pipeline import tracking_view as view
+from pipeline.tracking_picture import pictures
 
 ROOT = Path(__file__).parents[1]
 CANARY = "canary-3f1c7e-key"
@@ -137,6 +139,66 @@ def test_score_keys_are_legal(task: str, metric: str, harness: str) -> None:
     assert key.count("/") == 3
     assert key.isprintable()
     assert all(part and part == part.strip(" .") for part in key.split("/"))
+
+
+def captured(name: str) -> dict[str, Any]:
+    """What data_prep really wrote for invented rows."""
+    value: dict[str, Any] = json.loads((ROOT / "tests/fixtures/data_prep" / name).read_text(encoding="utf-8"))
+    return value
+
+
+def test_data_its_checks_and_its_lengths(tmp_path: Path) -> None:
+    counts = {
+        "rows_in": 10,
+        "rows_repeated": 2,
+        "rows_train": 8,
+        "rows_val": 1,
+        "rows_rejected": 0,
+        "rows_deduplicated": 3,
+    }
+    source = {"source": "a.json", "files": ["a.json"], "limit": None, "rows_in": 10, "rejected": {"not_json": 2}}
+    stats = {**counts, "deduplicated": {"exact": 3, "near": 0}, "repaired": {"merged_turns": 4}, "sources": [source]}
+    stage(tmp_path, "data", "data", stats)
+    stage(tmp_path, "data.contamination", "contamination", captured("contamination.json"))
+    stage(tmp_path, "data.tokens", "tokens", captured("tokens.json"))
+    series = found(tmp_path)
+    assert series["data/rows_deduplicated"] == [(0, 3)]
+    assert series["data/rows_repeated"] == [(0, 2)]
+    assert series["contaminated/rows"] == [(0, 4)]
+    assert (series["contaminated/bank"], series["contaminated/harp"]) == ([(0, 3)], [(0, 0)])
+    assert series["tokens/mean"] == [(0, 219.853)]
+    assert series["tokens/over_max_length"] == [(0, 0.066667)]
+    assert series["tokens/steps_per_epoch"] == [(0, 76)]
+    lengths = captured("tokens.json")["train"]["histogram"]
+    assert series["tokens/rows_by_length"] == list(zip(lengths["edges"], lengths["counts"], strict=False))
+    notes = {note.key: dict(note.rows) for note in view.notes(tmp_path, with_report=False)}
+    assert notes["data/summary"]["deduplicated"] == "exact 3"
+    assert notes["data/summary"]["repaired"] == "merged_turns 4"
+    assert notes["data/summary"]["source 1"] == "source a.json, rows_in 10, rejected not_json 2"
+    assert notes["contamination/summary"]["rows"] == "train 4 of 34, val 1 of 1"
+    assert notes["contamination/summary"]["bank"] == "3 of 6 items in 3 training rows"
+    assert "guild" not in json.dumps([note.rows for note in view.notes(tmp_path, with_report=False)]), (
+        "no training text"
+    )
+    assert notes["tokens/summary"]["train"] == (
+        "219.9 tokens per row (206.8 to 233), over 512: 0.06667 (0.05093 to 0.08682), 600 of 3000 rows measured"
+    )
+    assert "steps 76" in notes["tokens/summary"]["one epoch"]
+    [(key, picture)] = pictures(tmp_path)
+    assert key == "tokens/histogram"
+    assert min(picture.size) > 400
+
+
+@pytest.mark.parametrize("kind", ["data", "contamination", "tokens"])
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner) | st.lists(inner)
+    )
+)
+def test_results_of_another_version_say_less_and_break_nothing(kind: str, value: Any) -> None:
+    result = value if isinstance(value, dict) else dict.fromkeys(("train", "benchmarks", "sources", "rows_hit"), value)
+    list(tracking_data.numbers(kind, result))
+    list(tracking_data.texts(kind, result))
 
 
 def test_report_counts_only_at_the_end(tmp_path: Path) -> None:

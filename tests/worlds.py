@@ -25,6 +25,7 @@ model: {path: model, model_type: llama, template: chatml}
 data:
   sources: [{path: train.json, format: alpaca}]
   val_fraction: 0.2
+  tokens: off               # the stand-in for a model has no tokenizer
 train:
   max_steps: 8
   max_length: 64

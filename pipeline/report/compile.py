@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.compare import Row, compare
 from pipeline.curve import Point
+from pipeline.evaluation_sets import unchecked
 from pipeline.recipe import Recipe
+from pipeline.report.data_remarks import data_remarks
 from pipeline.resolve import Choice
 from pipeline.results import Sample, Score
 
@@ -49,6 +51,12 @@ class Report(BaseModel):
     rows: list[Row]
     scores: list[ModelScore]
     data: dict[str, Any] | None
+    contamination: dict[str, Any] | None = None
+    """What of the evaluation sets the training rows hold: contamination.json of data_prep."""
+    unchecked: list[str] = []
+    """Benchmarks that no training row was compared with, because their data are not on this machine."""
+    tokens: dict[str, Any] | None = None
+    """Lengths of the training rows in the model's tokens: tokens.json of data_prep."""
     train: dict[str, Any] | None
     curve: list[Point]
     stages: list[StageLine]
@@ -85,6 +93,9 @@ def compile_report(
                 [Sample(**sample) for sample in tuned["samples"]],
                 recipe.compare.confidence,
             )
+    contamination, tokens = _result(records, "data.contamination"), _result(records, "data.tokens")
+    unread = unchecked(recipe) if recipe.data else []
+    remarks += data_remarks(contamination, unread, tokens)
     missing = [line.label for line in stages if line.needed and not line.done]
     if missing:
         remarks.append(f"not done yet: {', '.join(missing)}")
@@ -95,6 +106,9 @@ def compile_report(
         rows=rows,
         scores=scores,
         data=_result(records, "data"),
+        contamination=contamination,
+        unchecked=unread,
+        tokens=tokens,
         train=_result(records, "train"),
         curve=list(curve),
         stages=list(stages),

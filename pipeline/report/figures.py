@@ -64,7 +64,7 @@ def chart(points: Sequence[Point], names: Sequence[tuple[str, str]], height: int
     return Chart(
         height=height,
         x_ticks=tuple(Tick(across.percent(v), f"{v:g}") for v in across.ticks),
-        y_ticks=tuple(Tick(height * (1 - up.percent(v) / 100), _label(v, up.step)) for v in up.ticks),
+        y_ticks=tuple(Tick(height * (1 - up.percent(v) / 100), tick_label(v, up.step)) for v in up.ticks),
         series=tuple(drawn),
     )
 
@@ -126,7 +126,8 @@ def _short(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _label(value: float, step: float) -> str:
+def tick_label(value: float, step: float) -> str:
+    """Enough digits to tell ticks `step` apart."""
     if step < 1e-3 or step >= 1e5:
         digits, _, power = f"{value:.2e}".partition("e")
         return "0" if value == 0 else f"{float(digits):g}e{int(power)}"
@@ -134,7 +135,7 @@ def _label(value: float, step: float) -> str:
 
 
 def _signed(value: float, step: float) -> str:
-    text = _label(abs(value), step)
+    text = tick_label(abs(value), step)
     return "0" if not text.strip("0.") else (MINUS if value < 0 else "+") + text
 
 

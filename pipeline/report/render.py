@@ -5,25 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pipeline.report.compile import Report
+from pipeline.report.contamination_tables import Marked, Pair, method, overlaps, pairs
+from pipeline.report.data_tables import data_rows, data_sources, decontaminated, reject_reasons, repairs, text_sizes
 from pipeline.report.render_html import to_html
+from pipeline.report.table import Table
 from pipeline.report.tables import (
-    Table,
     auto_choices,
     boards,
-    data_rows,
-    data_sources,
     implementations,
     provenance,
-    reject_reasons,
     stage_lines,
-    text_sizes,
     train_facts,
     unmatched,
 )
 from pipeline.report.terminal import to_terminal
+from pipeline.report.token_tables import epoch, languages, lengths
 from pipeline.report.wording import Comparison, Line, chance_note, clean, comparison, count, headlines, percent
 from pipeline.results import Implementation
 
@@ -33,6 +32,9 @@ IMPLEMENTATION = tuple(name for name in Implementation.model_fields if name != "
 CSV_HEADER = (
     "model", "suite", "task", "harness", "metric", "value", "stderr", "n", "higher_is_better", *IMPLEMENTATION,
 )  # fmt: skip
+AROUND = 80
+"""Characters before and after a shared text."""
+TOKEN_TABLES = (lengths, epoch, languages)
 
 
 def to_csv(report: Report) -> str:
@@ -82,7 +84,14 @@ def to_markdown(report: Report) -> str:
     if report.remarks:
         parts += ["## Remarks", _bullets([_escape(clean(remark)) for remark in report.remarks])]
     data = report.data
-    parts += _section("Data", data_rows(data), reject_reasons(data), data_sources(data), text_sizes(data))
+    counts = (data_rows(data), reject_reasons(data), repairs(data), decontaminated(data))
+    parts += _section("Data", *counts, data_sources(data), text_sizes(data))
+    parts += _section("Evaluation items in the training data", overlaps(report.contamination))
+    parts += [_escape(method(report.contamination)), _bullets(map(_pair, pairs(report.contamination)))]
+    if report.unchecked:
+        names = ", ".join(map(clean, report.unchecked))
+        parts.append(_escape(f"Not compared, because their data are not on this machine: {names}."))
+    parts += _section("Length in tokens", *(make(report.tokens) for make in TOKEN_TABLES))
     parts += _section("Training", train_facts(report.train))
     parts += _section("What the scores are of", implementations(report))
     parts += _section("Stages", stage_lines(report))
@@ -105,6 +114,18 @@ def _compared(report: Report, compared: Comparison) -> list[str]:
     return [*parts, _bullets([_escape(note) for note in notes])]
 
 
+def _pair(pair: Pair) -> str:
+    what = _escape(f"{pair.benchmark}, {pair.share} of item {pair.item} in {pair.row}: ")
+    return f"{what}{_excerpt(pair.row_text)}\n  - the item: {_excerpt(pair.item_text)}"
+
+
+def _excerpt(text: Marked) -> str:
+    """The shared words in bold, with some of what stands around them."""
+    before = text.before if len(text.before) <= AROUND else f"…{text.before[-AROUND:]}"
+    after = text.after if len(text.after) <= AROUND else f"{text.after[:AROUND]}…"
+    return f"{_escape(before)}**{_escape(text.match.strip())}**{_escape(after)}"
+
+
 def _cells(entry: Line) -> list[str]:
     interval = f"{entry.interval[0]} to {entry.interval[1]}" if entry.interval else ""
     metric = entry.metric + (" ↓" if entry.lower_is_better else "")
@@ -125,7 +146,7 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequenc
     return "\n".join(f"| {' | '.join(cells)} |" for cells in ([_escape(cell) for cell in header], rule, *rows))
 
 
-def _bullets(items: Sequence[str]) -> str:
+def _bullets(items: Iterable[str]) -> str:
     return "\n".join(f"- {item}" for item in items)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.report import tables
+from pipeline.report import contamination_tables, data_tables, tables, token_tables
 from pipeline.report.compile import Report
 from pipeline.report.figures import WIDTH, chart, forest
 from pipeline.report.wording import (
@@ -52,10 +52,23 @@ def to_html(report: Report) -> str:
         width=WIDTH,
         train=tables.train_facts(report.train),
         data_tables=[
-            ("Rows", tables.data_rows(data)),
-            ("Why rows were rejected", tables.reject_reasons(data)),
-            ("Sources", tables.data_sources(data)),
-            ("Length of the texts", tables.text_sizes(data)),
+            ("Rows", data_tables.data_rows(data)),
+            ("Why rows were rejected", data_tables.reject_reasons(data)),
+            ("Repaired", data_tables.repairs(data)),
+            ("Dropped for a benchmark", data_tables.decontaminated(data)),
+            ("Sources", data_tables.data_sources(data)),
+            ("Length of the texts", data_tables.text_sizes(data)),
+        ],
+        overlaps=contamination_tables.overlaps(report.contamination),
+        method=contamination_tables.method(report.contamination),
+        pairs=contamination_tables.pairs(report.contamination),
+        unchecked=", ".join(map(clean, report.unchecked)),
+        lengths=token_tables.drawn(report.tokens),
+        lengths_note=token_tables.caption(report.tokens),
+        token_tables=[
+            ("Rows", token_tables.lengths(report.tokens)),
+            ("One epoch", token_tables.epoch(report.tokens)),
+            ("Languages", token_tables.languages(report.tokens)),
         ],
         implementations=tables.implementations(report),
         stages=tables.stage_lines(report),

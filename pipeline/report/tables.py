@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.console import duration
 from pipeline.report.compile import ModelScore, Report
+from pipeline.report.table import Table, mapping
 from pipeline.report.wording import clean, count, decimals_for, fixed, folded_parents, place, plain, unique
 
 _TRAIN = {
@@ -17,17 +18,6 @@ _TRAIN = {
     "last_loss": "last loss",
     "last_eval_loss": "last validation loss",
     "checkpoint": "checkpoint",
-}
-_ROWS = {"rows_in": "rows in", "rows_train": "to train", "rows_val": "to validation", "rows_rejected": "rejected"}
-_TEXT = {
-    "rows": "rows",
-    "turns": "turns",
-    "assistant_turns": "assistant turns",
-    "chars": "characters",
-    "chars_mean": "characters per row",
-    "chars_p50": "median",
-    "chars_p95": "95% below",
-    "chars_max": "longest",
 }
 
 
@@ -118,42 +108,6 @@ def _some(items: list[str], most: int = 6) -> str:
     return ", ".join(items[:most]) + more
 
 
-def data_rows(data: Mapping[str, Any] | None) -> Table:
-    """Rows in, to train, to validation and rejected; then the reasons, each with its count."""
-    if not data:
-        return Table(("", "rows"), (), numeric=(1,))
-    rows = [(name, plain(data[key])) for key, name in _ROWS.items() if key in data]
-    if rows and isinstance(data.get("reject_fraction"), float | int) and "rows_rejected" in data:
-        rows[-1] = (rows[-1][0], f"{rows[-1][1]} ({data['reject_fraction']:.2%})")
-    return Table(("", "rows"), tuple(rows), numeric=(1,))
-
-
-def reject_reasons(data: Mapping[str, Any] | None) -> Table:
-    reasons = _mapping((data or {}).get("rejected"))
-    return Table(("reason", "rows"), tuple((clean(k), plain(v)) for k, v in reasons.items()), numeric=(1,))
-
-
-def data_sources(data: Mapping[str, Any] | None) -> Table:
-    sources = (data or {}).get("sources")
-    rows = []
-    for source in map(_mapping, sources if isinstance(sources, list) else []):
-        reasons = _mapping(source.get("rejected"))
-        rows.append((
-            plain(source.get("source")), plain(source.get("format")), plain(source.get("rows_in")),
-            plain(source.get("rows_kept")), plain(source.get("rows_rejected")),
-            ", ".join(f"{clean(k)} {plain(v)}" for k, v in reasons.items()),
-        ))  # fmt: skip
-    return Table(("source", "format", "rows in", "kept", "rejected", "why"), tuple(rows), numeric=(2, 3, 4))
-
-
-def text_sizes(data: Mapping[str, Any] | None) -> Table:
-    parts = [(name, _mapping((data or {}).get(key))) for key, name in (("train", "train"), ("val", "validation"))]
-    parts = [(name, values) for name, values in parts if values]
-    keys = [key for key in _TEXT if any(key in values for _, values in parts)]
-    rows = tuple((name, *(plain(values.get(key)) for key in keys)) for name, values in parts)
-    return Table(("", *(_TEXT[key] for key in keys)), rows, numeric=tuple(range(1, len(keys) + 1)))
-
-
 def train_facts(train: Mapping[str, Any] | None) -> Table:
     facts = train or {}
     known = [(name, plain(facts[key])) for key, name in _TRAIN.items() if facts.get(key) is not None]
@@ -180,7 +134,7 @@ def auto_choices(report: Report) -> Table:
 def provenance(report: Report) -> Table:
     rows = []
     for key, value in report.provenance.items():
-        entries = _mapping(value)
+        entries = mapping(value)
         rows += [(clean(name), plain(entry)) for name, entry in entries.items()]
         if not entries and value is not None:
             rows.append((clean(key), plain(value)))
@@ -196,6 +150,8 @@ def tiles(report: Report) -> list[tuple[str, str]]:
     found = [
         ("training rows", plain(data["rows_train"]) if "rows_train" in data else ""),
         ("rejected rows", plain(data["rows_rejected"]) if "rows_rejected" in data else ""),
+        ("rows with evaluation items", plain(hit) if (hit := _training_rows_hit(report)) is not None else ""),
+        ("rows over max_length", _over(report)),
         ("optimizer steps", plain(train["steps"]) if "steps" in train else ""),
         ("training loss", _from_to(train.get("first_loss"), train.get("last_loss"))),
         ("validation loss", plain(train["last_eval_loss"]) if train.get("last_eval_loss") is not None else ""),
@@ -206,25 +162,22 @@ def tiles(report: Report) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if value]
 
 
+def _training_rows_hit(report: Report) -> int | None:
+    value = mapping(mapping(report.contamination).get("rows_hit")).get("train")
+    return value if isinstance(value, int) else None
+
+
+def _over(report: Report) -> str:
+    share = mapping(mapping(mapping(report.tokens).get("train")).get("over_max_length")).get("share")
+    return f"{100 * share:.3g}%" if isinstance(share, int | float) else ""
+
+
 def _from_to(first: Any, last: Any) -> str:
     return f"{plain(first)} → {plain(last)}" if first is not None and last is not None else ""
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _scalar(value: Any) -> bool:
     return isinstance(value, str | int | float)
-
-
-@dataclass(frozen=True)
-class Table:
-    """`numeric`: columns aligned to the right. Every row is as long as the header."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numeric: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

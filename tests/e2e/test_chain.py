@@ -50,8 +50,12 @@ def test_the_report_holds_curve_scores_and_differences(done: Path) -> None:
     assert all(score["implementation"]["version"] for score in report["scores"])
     assert [point["step"] for point in report["curve"] if "loss" in point] == [1, 2, 3, 4, 5, 6]
     data = report["data"]
-    assert data["rows_in"] == data["rows_train"] + data["rows_val"] + data["rows_rejected"]
+    assert data["rows_in"] == data["rows_train"] + data["rows_val"] + data["rows_rejected"] + data["rows_deduplicated"]
     assert data["rows_rejected"] > 0, "the demo's bad rows"
+    assert set(report["contamination"]["benchmarks"]) == {"demo_bank", "general_mcq"}
+    assert report["contamination"]["rows_hit"]["train"] == 0, "the demo's bank is held out"
+    assert report["unchecked"] == []
+    assert report["tokens"]["train"]["rows"] == data["rows_train"]
     assert report["train"]["steps"] == 6
     for name in ("report.html", "report.md", "scores.csv", "recipe.yaml"):
         assert (done / name).stat().st_size > 0
@@ -106,7 +110,7 @@ def test_another_learning_rate_runs_training_and_what_follows(
     assert result.returncode == 0, result.stderr
     after = stages(work)
     same = {label for label in before if before[label] == after[label]}
-    assert same == {"data", "eval.lm_eval.base", "eval.evalscope.base"}
+    assert same == {"data", "data.contamination", "data.tokens", "eval.lm_eval.base", "eval.evalscope.base"}
     started = {line.split(":")[0] for line in result.stderr.splitlines() if ": started" in line}
     assert started == {"train", "export"}
     assert (done / "history" / "1" / "report.json").is_file()
