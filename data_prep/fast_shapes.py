@@ -27,7 +27,7 @@ _ROLES = {"messages": {"system": "system", "user": "user", "assistant": "assista
 _ROLES["sharegpt"] = {**_ROLES["messages"], "human": "user", "gpt": "assistant"}
 _SHORTEST_KEY = 5
 """Bytes. A repeated field with a name this long outweighs all the spaces that a row of five fields can lack."""
-_LINE = b'{"messages":[{"role":"user","content":%b},{"role":"assistant","content":%b}]}'
+_QUERY, _OUTPUT, _END = b'{"messages":[{"role":"user","content":', b'},{"role":"assistant","content":', b"}]}"
 _MOST_PAIRS = 1
 """Of a history: with more there are more spaces."""
 _TEXT = str | None | UnsetType
@@ -100,7 +100,7 @@ class AlpacaShape:
                     pass
                 elif row.system is UNSET and row.history is UNSET:
                     if only_lines:
-                        found = _LINE % (encode(query), encode(output))
+                        found = b"".join((_QUERY, encode(query), _OUTPUT, encode(output), _END))
                     else:
                         found = Conversation((Message("user", query), Message("assistant", output)))
                     length = len(query) + len(output)
