@@ -31,9 +31,8 @@ from data_prep.contamination_build import (
 )
 from data_prep.eval_items import Items, eval_items, question
 from data_prep.grams import grams_at, stepped
-from data_prep.words import Words, words
+from data_prep.words import TURN_SEPARATOR, Words, words
 
-TURN_SEPARATOR = "\x1f"
 _ARRAYS = ("grams", "gram_items", "item_grams", "item_benchmarks", "item_files", "item_rows", "raws", "raw_starts")
 _SAMPLES = {"long_filter": "long_samples", "short_filter": "short_samples"}
 _FILTERS = (*_SAMPLES, "head_filter")

@@ -98,7 +98,10 @@ def _near(
     key = left << 32 | right
     order = np.argsort(key)
     found = similarity[order[np.searchsorted(key[order], keepers << 32 | rows)]] if len(rows) else similarity
-    keeper.update(zip(rows.tolist(), zip(keepers.tolist(), found.tolist(), strict=True), strict=True))
+    near = dict(zip(rows.tolist(), zip(keepers.tolist(), found.tolist(), strict=True), strict=True))
+    # A row that stood for exact duplicates may go itself: then they went for the row that it goes for.
+    keeper.update({row: near[first] for row, (first, _) in keeper.items() if first in near})
+    keeper.update(near)
 
 
 def _similarities(

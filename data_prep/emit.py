@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.conversation import Conversation
+from data_prep.contamination import Index, row_text
 from data_prep.decide import CONTAMINATION, EXACT, KEPT, NEAR, UNSAMPLED, Decision
 from data_prep.job import Job
 from data_prep.marks import HAS_MASKS, HAS_TOOLS, VALIDATION, turns_text
@@ -20,7 +20,6 @@ from data_prep.stats import Fates, SplitTally
 from data_prep.widen import widened
 
 if TYPE_CHECKING:
-    from data_prep.contamination import Index
     from data_prep.relay import Advance
 
 _EXCERPT = 300
@@ -89,7 +88,7 @@ def write_duplicates(stream: BinaryIO, spool: Spool, decision: Decision, labels:
         for row, similarity in members:
             kind = kinds[int(decision.fate[row])]
             entry = {"kind": kind, **_place(spool, row, labels)}
-            if kind == "near":
+            if similarity < 1:  # a near-duplicate, or exactly like one
                 near = True
                 entry |= {"similarity": round(similarity, 4), "text": _excerpt(spool, row)}
             dropped.append(entry)
@@ -105,17 +104,13 @@ def write_contaminated(
     """One line per row that was dropped because it overlaps a benchmark; rows per benchmark."""
     found: Counter[str] = Counter()
     for row in np.flatnonzero(decision.fate == CONTAMINATION).tolist():
-        why = index.explain_one(contamination_text(spool.conversation(row)))
+        messages = spool.conversation(row).messages
+        system = messages[0].content if messages[0].role == "system" else None
+        turns = [message.content for message in messages if message.role != "system"]
+        why = index.explain_one(row_text(turns, system))
         found.update(why["benchmarks"])
         stream.write(msgspec.json.encode({**_place(spool, row, labels), **why, "text": _excerpt(spool, row)}) + b"\n")
     return found
-
-
-def contamination_text(conversation: Conversation) -> str:
-    """The text that `marks` looks benchmarks' items up in."""
-    head = conversation.messages[0]
-    text = turns_text(conversation)
-    return f"{text}\x1f{head.content}" if head.role == "system" else text
 
 
 def fates(job: Job, sources: int, spool: Spool, decision: Decision) -> Iterator[Fates]:

@@ -17,14 +17,13 @@ from data_prep.job import Job
 from data_prep.sketch import BANDS, sketch
 from data_prep.split import line_hashes, validation_rows
 from data_prep.stats import Count, counted
-from data_prep.words import Words, words
+from data_prep.words import TURN_SEPARATOR, Words, words
 
 if TYPE_CHECKING:
     from data_prep.contamination import Index
 
 VALIDATION, CONTAMINATED, HAS_SYSTEM, HAS_TOOLS, HAS_MASKS = 1, 2, 4, 8, 16
 """Bits of ``flags``."""
-TURN_SEPARATOR = "\x1f"
 _FIELDS: list[Any] = [
     ("length", "<u4"),  # bytes of the line in the spool, with its line end
     ("exact", "<u8"),  # equal for equal conversations but for case and spacing

@@ -28,6 +28,10 @@ _PADDING = b"\x1e" * 16  # room for an 8-byte load at the last word
 _LONG = 64  # bytes; words above are hashed one by one, so that one endless "word" costs no loop over the block
 
 
+TURN_SEPARATOR = "\x1f"
+"""Between the turns of a row that is taken as one text: no word character."""
+
+
 class Words(NamedTuple):
     """The words of some texts, one text after the other."""
 
