@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -150,6 +151,19 @@ def summary(stats: Any, outdir: Path) -> str:
     return "\n".join(lines)
 
 
+def io_error(error: OSError, outdir: Path) -> str:
+    """``error`` with the place and the remedy; writing to an open file names neither."""
+    if error.filename is not None:
+        return str(error)
+    text = f"{outdir}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        text += (
+            ": make room there, or name another folder. The output is about as large as the input, and as much again "
+            "is needed for a while to find duplicates. What was there before is as it was"
+        )
+    return text
+
+
 def convert_main(argv: Sequence[str]) -> int:
     """Convert, as the command line says."""
     options = arguments().parse_args(argv)
@@ -187,7 +201,7 @@ def convert_main(argv: Sequence[str]) -> int:
         to_stderr(f"error: {error}")
         return error.exit_code
     except OSError as error:
-        to_stderr(f"error: {error}")
+        to_stderr(f"error: {io_error(error, options.outdir)}")
         return 1
     except KeyboardInterrupt:
         to_stderr("interrupted; nothing was written, run the same command again")

@@ -44,11 +44,11 @@ def convert(sources: Sequence[Source], outdir: Path, options: Options | None = N
     check_arguments(sources, options)
     with drafts(outdir):
         job, planned = plan(sources, outdir, options, say or to_stderr)
-        (outdir / "stats.json").unlink(missing_ok=True)  # what it vouches for is about to change
         stats, broken = run(job, planned, options, say)
         for name in OUTPUTS:
             with open(draft(outdir, name), "rb") as stream:
                 os.fsync(stream.fileno())
+        (outdir / "stats.json").unlink(missing_ok=True)  # what it vouches for is about to change
         for name in OUTPUTS:
             os.replace(draft(outdir, name), outdir / name)
     check_stats(stats, options.max_reject_fraction, outdir, broken)

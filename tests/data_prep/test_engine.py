@@ -18,11 +18,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_prep.conversation import Conversation, Message
 from data_prep.convert import convert
 from data_prep.errors import InputError, RejectedError
 from data_prep.options import Options
 from data_prep.sources import Source
 from data_prep.stats import Stats
+from data_prep.token_count import TokenCounter
+from tests.data_prep.test_tokens import tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = "the quick brown fox jumps over lazy dog while seven wizards boil green tea near old harbour walls".split()
@@ -219,11 +222,9 @@ def test_a_full_disk_leaves_nothing_new(dedup: str, processes: int, tmp_path: Pa
         [sys.executable, "-c", program, *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 1, done.stderr
-    assert os.strerror(errno.EFBIG) in done.stderr
+    assert f"{tmp_path / 'o'}: {os.strerror(errno.EFBIG)}: make room" in done.stderr
     assert "Traceback" not in done.stderr
-    after = outputs(tmp_path / "o")
-    assert "stats.json" not in after
-    assert {name: data for name, data in before.items() if name != "stats.json"} == after
+    assert outputs(tmp_path / "o") == before
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -286,3 +287,25 @@ def test_the_first_line_shows_every_field(tmp_path: Path) -> None:
         assert first["messages"][-1]["loss"] is True
         assert len(rest) == 2
         assert rest[1]["messages"][1]["loss"] is False
+
+
+@pytest.mark.parametrize("dedup", ["none", "exact"])
+def test_rows_over_a_number_of_tokens_are_refused(dedup: str, tmp_path: Path) -> None:
+    model = tokenizer(tmp_path / "model")
+    rows = [{"instruction": "count", "output": "word " * number} for number in range(1, 120)]
+    rows.append({"instruction": "count", "output": "<|im_start|>"})
+    counter = TokenCounter(model)
+    lengths = [
+        counter.count(Conversation((Message("user", "count"), Message("assistant", str(row["output"])))))
+        for row in rows[:-1]
+    ]
+    limit = sorted(lengths)[60]
+    source = dump(rows, tmp_path / "in", "lines")
+    stats = run(source, tmp_path / "o", dedup=dedup, tokenizer=model, max_tokens=limit)
+    assert stats.rejected == {"over_length": sum(length > limit for length in lengths), "special_tokens": 1}
+    refused = [json.loads(line) for line in (tmp_path / "o" / "rejects.jsonl").read_text().splitlines()]
+    assert [line["line"] for line in refused] == [
+        *(at + 1 for at, length in enumerate(lengths) if length > limit),
+        len(rows),
+    ]
+    assert all(str(rows[line["line"] - 1]["output"]) in line["raw"] for line in refused)
