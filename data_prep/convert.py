@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections import Counter
@@ -58,10 +59,21 @@ def convert(sources: Sequence[Source], outdir: Path, options: Options | None = N
 
 @contextmanager
 def drafts(outdir: Path) -> Iterator[None]:
-    """Make ``outdir``, and in the end remove whatever is still a draft, and the folder if nothing came of it."""
+    """Make ``outdir``, and in the end remove whatever is still a draft, and the folder if nothing came of it.
+
+    Raises InputError when another conversion is at work there.
+    """
     folders = [draft(outdir, "unpacked"), draft(outdir, "index")]
     existed = outdir.exists()
     outdir.mkdir(parents=True, exist_ok=True)
+    held = os.open(outdir, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise InputError(
+            f"{outdir}: another conversion is writing there: wait for it, or name another folder"
+        ) from None
     try:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
@@ -74,6 +86,7 @@ def drafts(outdir: Path) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
         if not existed and not any(outdir.iterdir()):
             outdir.rmdir()
+        os.close(held)
 
 
 def plan(sources: Sequence[Source], outdir: Path, options: Options, say: Say) -> tuple[Job, list[Planned]]:

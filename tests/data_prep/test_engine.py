@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import json
 import os
@@ -281,7 +282,7 @@ def test_the_first_line_shows_every_field(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in (plain, tools, masked)))
     for dedup in ("none", "exact"):
         out = tmp_path / dedup
-        convert([Source("messages", str(path))], out, Options(dedup=dedup, val_fraction=0), quiet)  # type: ignore[arg-type]
+        convert([Source("messages", str(path))], out, Options(dedup=dedup, val_fraction=0), quiet)
         first, *rest = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
         assert first["tools"] == "[]"
         assert first["messages"][-1]["loss"] is True
@@ -309,3 +310,16 @@ def test_rows_over_a_number_of_tokens_are_refused(dedup: str, tmp_path: Path) ->
         len(rows),
     ]
     assert all(str(rows[line["line"] - 1]["output"]) in line["raw"] for line in refused)
+
+
+def test_two_conversions_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    source = dump(messy_rows(20), tmp_path / "in", "lines")
+    run(source, tmp_path / "o")
+    before = outputs(tmp_path / "o")
+    other = os.open(tmp_path / "o", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(InputError, match="another conversion is writing there"):
+        run(source, tmp_path / "o", seed=1)
+    os.close(other)
+    assert outputs(tmp_path / "o") == before
+    run(source, tmp_path / "o", seed=1)
