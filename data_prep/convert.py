@@ -141,6 +141,8 @@ def _plain(file: SourceFile, folder: Path, nested: frozenset[str], say: Say) -> 
 def run(job: Job, planned: Sequence[Planned], options: Options, say: Say | None) -> tuple[Stats, str | None]:
     """Write all outputs of ``job`` as drafts; the counts, and what is wrong with a file as a whole, or None."""
     for name in {*OUTPUTS, *(SPOOLED if job.spooled else ())}:
+        # A new file, never an old one: a process of a killed run may still be writing into that.
+        draft(job.folder, name).unlink(missing_ok=True)
         draft(job.folder, name).write_bytes(b"")
     size = sum(file.blocks(job.step) * job.step for file in job.files)
     processes = process_count(options, size)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +324,23 @@ def test_two_conversions_do_not_write_into_one_folder(tmp_path: Path) -> None:
     os.close(other)
     assert outputs(tmp_path / "o") == before
     run(source, tmp_path / "o", seed=1)
+
+
+def test_a_killed_run_is_made_good_by_the_next(tmp_path: Path) -> None:
+    source = dump(messy_rows(30_000), tmp_path / "in", "lines")
+    words = [sys.executable, "-m", "data_prep", "alpaca", str(source), str(tmp_path / "o"), "--processes", "2"]
+    words += ["--max-reject-fraction", "1", "--val-fraction", "0.1"]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        deadline = time.monotonic() + 30
+        spool = tmp_path / "o" / "rows.spool.tmp"
+        while not (spool.exists() and spool.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.kill()  # this process alone; those it started see for themselves that it is gone
+    assert not (tmp_path / "o" / "train.jsonl").exists()
+    while time.monotonic() < deadline:
+        with suppress(InputError):  # another conversion is writing there, until the last process of it has noticed
+            run(source, tmp_path / "o")
+            break
+        time.sleep(0.1)
+    run(source, tmp_path / "whole")
+    assert outputs(tmp_path / "o") == outputs(tmp_path / "whole")
