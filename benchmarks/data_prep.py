@@ -3,7 +3,7 @@
     python benchmarks/data_prep.py [--rows 520000] [--rounds 3] [--only CASE ...] [--no-swift]
 
 Every case runs in a process of its own, the cases of a round one after the other; imports are not counted, starting
-further processes is. The corpus is made up (see corpus.py). The last line printed is one JSON object:
+further processes is. The corpus is made up (see _corpus.py). The last line printed is one JSON object:
 
 convert_1p, convert_2p  check, convert and write JSON Lines of Alpaca rows, by 1 and 2 processes
 full_1p, full_2p        the same with exact and near deduplication and a check against 30,000 benchmark items
@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.corpus import alpaca_rows, eval_items, write_array, write_lines  # noqa: E402
+from benchmarks._corpus import alpaca_rows, eval_items, write_array, write_lines  # noqa: E402
 
 CHUNK = 256 * 1024
 SWIFT_ROWS = 26_000

@@ -4,7 +4,7 @@
 #   scripts/bench.sh [NAME ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- $(basename -s .py -a benchmarks/*.py)
+[ $# -gt 0 ] || set -- $(basename -s .py -a benchmarks/[!_]*.py)
 for name in "$@"; do
   echo "== $name"
   .venv/bin/python "benchmarks/$name.py"
