@@ -116,8 +116,8 @@ def _elements(fd: int, file: TextFile, low: int, high: int, *, first: bool) -> B
     end = file.size if high >= file.size else window.after_cut(high)
     if begin is None or end is None:
         return Block(b"", low if begin is None else begin, None)
-    data = window.data[begin - low : end - low]
-    return Block(data if end == file.size else data[:-1], begin, end)
+    comma = int(end != file.size)
+    return Block(window.data[begin - low : max(begin, end - comma) - low], begin, end)
 
 
 class _Window:
