@@ -232,7 +232,12 @@ def test_a_full_disk_leaves_nothing_new(dedup: str, processes: int, tmp_path: Pa
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_interrupted_run_leaves_nothing_new(processes: int, tmp_path: Path) -> None:
     source = dump(messy_rows(40_000), tmp_path / "in", "lines")
-    words = [sys.executable, "-m", "data_prep", "alpaca", str(source), str(tmp_path / "o"), "--dedup", "near"]
+    # With its own handler: a shell that starts the tests in the background has the signal ignored.
+    program = (
+        "import signal, sys; from data_prep.__main__ import main;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", program, "alpaca", str(source), str(tmp_path / "o"), "--dedup", "near"]
     with subprocess.Popen(
         [*words, "--processes", str(processes), "--max-reject-fraction", "1"],
         cwd=ROOT,
