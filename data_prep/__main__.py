@@ -41,6 +41,10 @@ class _OfSource(argparse.Action):
 
     def __call__(self, _parser: object, namespace: argparse.Namespace, values: Any, _option: str | None = None) -> None:
         last = namespace.also[-1][2] if namespace.also else namespace.first
+        if isinstance(values, dict):
+            values = {**last.get(self.dest, {}), **values}
+        elif self.dest in last:
+            raise argparse.ArgumentError(self, "comes twice for one INPUT")
         last[self.dest] = values
 
 
@@ -138,13 +142,15 @@ def summary(stats: Any, outdir: Path) -> str:
     if stats.rows_deduplicated:
         kinds = ", ".join(f"{count} {kind}" for kind, count in stats.deduplicated.items() if count)
         lines.append(f"duplicates left out: {kinds}: {outdir / 'duplicates.jsonl'}")
-    if stats.rows_decontaminated:
+    if stats.decontaminated:
         names = ", ".join(f"{count} {name}" for name, count in stats.decontaminated.items())
         lines.append(f"rows left out that overlap a benchmark: {names}: {outdir / 'contaminated.jsonl'}")
     if stats.rows_unsampled or stats.rows_repeated:
         lines.append(f"by weights and limits: {stats.rows_unsampled} left out, {stats.rows_repeated} repeated")
     if stats.repaired:
         lines.append("mended: " + ", ".join(f"{count} {rule}" for rule, count in stats.repaired.items()))
+    if stats.val_fraction and not stats.rows_val:
+        lines.append("note: val.jsonl is empty; with so few rows, raise --val-fraction")
     if "truncated" in stats.rejected:
         lines.append("warning: an input ends in the middle of a row; it may be an incomplete download")
     lines.append(f"written: {outdir / 'train.jsonl'}")
@@ -203,9 +209,6 @@ def convert_main(argv: Sequence[str]) -> int:
     except OSError as error:
         to_stderr(f"error: {io_error(error, options.outdir)}")
         return 1
-    except KeyboardInterrupt:
-        to_stderr("interrupted; nothing was written, run the same command again")
-        return 130
     to_stderr(summary(stats, options.outdir))
     return 0
 
@@ -213,11 +216,15 @@ def convert_main(argv: Sequence[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in COMMANDS:
-        module, _ = COMMANDS[argv[0]]
-        run: Any = import_module(module).main
-        return int(run(argv[1:]))
-    return convert_main(argv)
+    try:
+        if argv and argv[0] in COMMANDS:
+            module, _ = COMMANDS[argv[0]]
+            run: Any = import_module(module).main
+            return int(run(argv[1:]))
+        return convert_main(argv)
+    except KeyboardInterrupt:
+        to_stderr("interrupted; nothing was written, run the same command again")
+        return 130
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def check_stats(stats: Stats, max_reject_fraction: float, outdir: Path, broken: 
     elif stats.reject_fraction > max_reject_fraction:
         why = (
             f"{stats.rows_rejected} of {stats.rows_in} rows were refused: {stats.reject_fraction:.1%} is more than "
-            f"--max-reject-fraction {max_reject_fraction:.1%}"
+            f"--max-reject-fraction {max_reject_fraction:.1%}. Mend them, or allow more"
         )
     else:
         gone = stats.rows_deduplicated + stats.rows_decontaminated + stats.rows_unsampled
@@ -96,5 +96,11 @@ def check_stats(stats: Stats, max_reject_fraction: float, outdir: Path, broken: 
             f"no row is left to train on ({stats.rows_in} read, {stats.rows_val} went to validation, "
             f"{gone} were duplicates, overlapped a benchmark or were not sampled)"
         )
+    for source in stats.sources:
+        if source.rows_in and source.rejected.get("missing_field") == source.rows_in:
+            why += (
+                f"\n{source.source}: no row has the fields of {source.format}; name another format, or what the file "
+                "calls them (--columns FIELD=COLUMN)"
+            )
     table = "".join(f"\n  {count:>9}  {reason}" for reason, count in stats.rejected.items())
     raise RejectedError(f"{why}{table}\nEach refused row, with its line: {outdir / 'rejects.jsonl'}")

@@ -65,6 +65,8 @@ def drafts(outdir: Path) -> Iterator[None]:
     """
     folders = [draft(outdir, "unpacked"), draft(outdir, "index")]
     existed = outdir.exists()
+    if existed and not outdir.is_dir():
+        raise InputError(f"{outdir}: this is a file; name a folder for the results")
     outdir.mkdir(parents=True, exist_ok=True)
     held = os.open(outdir, os.O_RDONLY)
     try:

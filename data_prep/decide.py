@@ -1,7 +1,7 @@
-"""Which of the rows in a spool are written, and how often: contamination, duplicates, sampling. Whole arrays at a time.
+"""Which of the rows in a spool are written, and how often: contamination, sampling, duplicates. Whole arrays at a time.
 
-The order matters: first rows that overlap a benchmark go, so that none of them stands for a duplicate that does not;
-then duplicates, of which the first stays; then sources are cut to their limit and weight.
+The order matters. Rows that overlap a benchmark go first and those that are not sampled next, so that no other row is
+dropped as a duplicate of a row that is not there.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from data_prep.spool import Spool
 KEPT, CONTAMINATION, EXACT, NEAR, UNSAMPLED = range(5)
 """What becomes of a row."""
 _SPAN = 1 << 64
+_SCATTER = np.uint64(0x9E3779B97F4A7C15)
 _PART = 4096
 """Pairs that are compared in one go."""
 _WORTH = 40_000
@@ -50,17 +51,17 @@ def decide(
     """Decide on every row of ``spool``; ``threshold`` is the least Jaccard similarity of near-duplicates."""
     index = spool.index
     fate = np.where(index["flags"] & CONTAMINATED, np.uint8(CONTAMINATION), np.uint8(KEPT))
-    keeper: dict[int, tuple[int, float]] = {}
-    if job.dedup != "none":
-        _exact(index["exact"], fate, keeper)
-    if job.dedup == "near":
-        _near(spool, fate, keeper, threshold, processes, say)
     of_source = np.array([file.source for file in job.files], np.int64)[index["file"]]
     copies = np.ones(len(index), np.uint16)
     for at, source in enumerate(sources):
         if source.limit is not None or source.weight != 1:
             _sample(index, np.flatnonzero((of_source == at) & (fate == KEPT)), source, copies)
     fate[(copies == 0) & (fate == KEPT)] = UNSAMPLED
+    keeper: dict[int, tuple[int, float]] = {}
+    if job.dedup != "none":
+        _exact(index["exact"], fate, keeper)
+    if job.dedup == "near":
+        _near(spool, fate, keeper, threshold, processes, say)
     copies[fate != KEPT] = 0
     return Decision(fate, copies, keeper)
 
@@ -150,7 +151,8 @@ def _sample(index: NDArray[Any], rows: NDArray[np.int64], source: Source, copies
         rows, picks = rows[chosen], picks[chosen]
     whole, rest = divmod(source.weight, 1)
     times = np.full(len(rows), int(whole), np.uint16)
-    times += picks < np.uint64(min(int(rest * _SPAN), _SPAN - 1))
+    # Scattered anew: the rows within a limit are those of the least picks, and would all be under any share.
+    times += picks * _SCATTER < np.uint64(min(int(rest * _SPAN), _SPAN - 1))
     # A row that is measured twice says no more about the model.
     validation = index["flags"][rows] & VALIDATION != 0
     copies[rows] = np.where(validation, np.minimum(times, 1), times)

@@ -88,7 +88,7 @@ def write_duplicates(stream: BinaryIO, spool: Spool, decision: Decision, labels:
         for row, similarity in members:
             kind = kinds[int(decision.fate[row])]
             entry = {"kind": kind, **_place(spool, row, labels)}
-            if similarity < 1:  # a near-duplicate, or exactly like one
+            if kind == "near" or similarity < 1:  # a near-duplicate, or exactly like one
                 near = True
                 entry |= {"similarity": round(similarity, 4), "text": _excerpt(spool, row)}
             dropped.append(entry)
@@ -102,7 +102,7 @@ def write_contaminated(
     stream: BinaryIO, spool: Spool, decision: Decision, labels: Sequence[str], index: Index
 ) -> Counter[str]:
     """One line per row that was dropped because it overlaps a benchmark; rows per benchmark."""
-    found: Counter[str] = Counter()
+    found: Counter[str] = Counter({benchmark.name: 0 for benchmark in index.benchmarks})
     for row in np.flatnonzero(decision.fate == CONTAMINATION).tolist():
         messages = spool.conversation(row).messages
         system = messages[0].content if messages[0].role == "system" else None

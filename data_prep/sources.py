@@ -30,6 +30,10 @@ def source_files(source: Source) -> list[SourceFile]:
         return folder_files(path, source)
     if not path.is_file():
         raise InputError(f"{source.location}: no such file or folder (a hub id is modelscope:owner/name[@revision])")
+    if source.file is not None:
+        raise InputError(
+            f"{source.location}: this is a file, and --file {source.file} is for folders and hub data sets"
+        )
     return [SourceFile(source.location, path)]
 
 
@@ -44,7 +48,8 @@ def folder_files(folder: Path, source: Source) -> list[SourceFile]:
             continue
         wanted = is_data_name(name) and path.name not in _METADATA
         if pattern is not None:
-            wanted = fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(path.name, pattern)
+            matches = fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(path.name, pattern)
+            wanted = matches and (path.name not in _METADATA or pattern in (name, path.name))
         if wanted:
             found.append(SourceFile(f"{source.location.rstrip('/')}/{name}", path))
         else:

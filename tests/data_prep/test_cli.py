@@ -220,3 +220,18 @@ def test_the_trainer_loads_every_row(tmp_path: Path) -> None:
         [(m["role"], m["content"]) for m in row["messages"]] for row in wrote
     ]
     assert [row[1] for row in loaded] == [json.loads(row["tools"]) if "tools" in row else None for row in wrote]
+
+
+def test_options_of_a_source_come_once_and_columns_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "in.jsonl", {"q": "a", "r": "b"})
+    words = ["alpaca", path, str(tmp_path / "o"), "--columns", "instruction=q", "--columns", "output=r"]
+    assert main([*words, "--val-fraction", "0"]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--limit", "1", "--limit", "2"])
+    assert "--limit: comes twice for one INPUT" in capsys.readouterr().err
+    assert main([*words, "--file", "*.gz"]) == 2
+    assert "this is a file, and --file *.gz is for folders" in capsys.readouterr().err
+    assert main(["alpaca", path, path]) == 2
+    assert "this is a file; name a folder" in capsys.readouterr().err
+    assert main(["sharegpt", path, str(tmp_path / "p")]) == 5
+    assert "no row has the fields of sharegpt; name another format" in capsys.readouterr().err

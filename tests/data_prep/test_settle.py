@@ -214,3 +214,25 @@ def test_a_mapping_of_columns(tmp_path: Path) -> None:
     columns = {"instruction": "prompt", "output": "answer"}
     stats = run([Source("auto", str(path), columns=columns)], tmp_path / "o", max_reject_fraction=1.0)
     assert (questions(tmp_path / "o"), stats.rejected) == (["q"], {"empty_content": 1})
+
+
+def test_no_row_goes_for_one_that_is_not_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "in", [row(f"q{number}") for number in range(100)])
+    for sampled in ({"limit": 1}, {"weight": 0.1}):
+        sources = [Source("alpaca", str(path), **sampled), Source("alpaca", str(path))]
+        stats = run(sources, tmp_path / "o")
+        assert sorted(questions(tmp_path / "o")) == sorted(f"q{number}" for number in range(100))
+        assert stats.rows_deduplicated == stats.sources[0].rows_kept < 30
+
+
+def test_a_weight_counts_within_a_limit(tmp_path: Path) -> None:
+    path = write(tmp_path / "in", [row(f"q{number}") for number in range(1000)])
+    for weight, low, high in ((0.5, 60, 140), (1.5, 260, 340)):
+        stats = run([Source("alpaca", str(path), limit=200, weight=weight)], tmp_path / "o")
+        assert low < stats.rows_train < high
+
+
+def test_a_benchmark_that_overlaps_nothing_is_named(tmp_path: Path) -> None:
+    bank = write(tmp_path / "bank.jsonl", [{"question": " ".join(f"w{number}" for number in range(20))}])
+    stats = run(write(tmp_path / "in", [row("q")]), tmp_path / "o", decontaminate=(("bank", bank),))
+    assert stats.decontaminated == {"bank": 0}
