@@ -22,7 +22,7 @@ STEP = 256 * 1024
 _MORE = 64 * 1024
 _ROOM = 4 * 1024
 _LAYOUT = re.compile(rb'\[\n( +)\{\n( +)"')
-_FIRST_KEY = re.compile(rb'\s*\[\s*\{\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
+_FIRST_KEY = re.compile(rb'\{\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def text_file(source: int, label: str, path: Path) -> TextFile:
             head = stream.read(_MORE)
             if (layout := _LAYOUT.match(head)) is not None and len(layout[2]) == 2 * len(layout[1]):
                 indent = len(layout[1])
-            if (match := _FIRST_KEY.match(head)) is not None:
+            if (match := _FIRST_KEY.search(head)) is not None:
                 # The first key of the first element keeps a nested "},{" from being taken for a cut.
                 cut = rb"\}\s*(,)\s*\{\s*" + re.escape(match[1])
     return TextFile(source, label, path, start, size, array, cut, indent)
@@ -98,13 +98,16 @@ def _lines(fd: int, low: int, high: int, *, first: bool) -> Block:
     while (end := data.find(b"\n", inside) + 1) == 0:
         last = max(begin, data.rfind(b"\n", begin, inside) + 1)
         if len(data) - last > MAX_ROW_BYTES:
-            return Block(data[begin:last], low - before + begin, None, data[last : last + 4096])
+            break
         more = _read(fd, low - before + len(data), max(_MORE, len(data)))
         if not more:
             end = len(data)
             break
         inside = len(data)
         data += more
+    last = max(begin, data.rfind(b"\n", begin, (end or len(data)) - 1) + 1)
+    if len(data[last : end or len(data)].rstrip(b"\n")) > MAX_ROW_BYTES:
+        return Block(data[begin:last], low - before + begin, None, data[last : last + 4096])
     return Block(data[begin:end], low - before + begin, low - before + end)
 
 

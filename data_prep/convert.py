@@ -26,7 +26,7 @@ from data_prep.sink import DIRECT, SPOOLED, draft
 from data_prep.sniff import sniff
 from data_prep.sources import Source, SourceFile, check_outputs, source_files
 from data_prep.stats import Fates, Stats
-from data_prep.widen import widen
+from data_prep.widen import widen, wider
 
 OUTPUTS = (*DIRECT, DUPLICATES, CONTAMINATED)
 
@@ -84,6 +84,7 @@ def drafts(outdir: Path) -> Iterator[None]:
     finally:
         for name in (*OUTPUTS, *SPOOLED):
             draft(outdir, name).unlink(missing_ok=True)
+            wider(draft(outdir, name)).unlink(missing_ok=True)
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
         if not existed and not any(outdir.iterdir()):
@@ -95,8 +96,8 @@ def plan(sources: Sequence[Source], outdir: Path, options: Options, say: Say) ->
     """Everything that is known before the first row is read for good."""
     planned: list[Planned] = []
     files = []
-    for at, source in enumerate(sources):
-        found = source_files(source)
+    located = [source_files(source) for source in sources]  # before anything is unpacked that a folder might hold
+    for at, (source, found) in enumerate(zip(sources, located, strict=True)):
         check_outputs(found, [outdir / name for name in (*OUTPUTS, "stats.json")])
         nested = NESTED | {source.columns[name] for name in NESTED & set(source.columns)}
         plain = [replace(file, path=_plain(file, draft(outdir, "unpacked"), nested, say)) for file in found]

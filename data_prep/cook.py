@@ -15,7 +15,7 @@ from data_prep.blocks import Block, TextFile, read_block
 from data_prep.conversation import Conversation, Reason, Reject
 from data_prep.decode import RawRow
 from data_prep.errors import RejectedError
-from data_prep.fast import Taken, fast_path, split_lines
+from data_prep.fast import Taken, are_whole, fast_path, split_lines
 from data_prep.job import Job
 from data_prep.read import array_rows
 from data_prep.rows import RowReader
@@ -104,7 +104,7 @@ class Cook:
         if not data.strip():
             return cooked
         found = fast.elements(data, file.cut, file.indent)
-        if found is None:
+        if found is None or (self._leave_suspects(found) and not are_whole(found.raw)):
             return doubtful
         self._fill(cooked, file.source, found)
         return cooked
@@ -146,14 +146,10 @@ class Cook:
         ``data`` are the lines they were taken from; ``rows`` what is known of elements that were cut out one by one.
         """
         conversations, lines, chars, raw = taken
-        if raw is None and (self._leave_suspects(taken) or self._counter is not None):
-            raw = split_lines(data or b"")
-        elif raw is not None:
-            self._leave_suspects(taken)
+        self._leave_suspects(taken)
         base = cooked.numbers
         cooked.numbers += len(lines)
         if None in lines:
-            assert raw is not None
             for at, line in enumerate(lines):
                 if line is not None:
                     continue
@@ -168,7 +164,7 @@ class Cook:
                     continue
                 cooked.repaired.update(repairs)
                 conversations[at], lines[at], chars[at] = parsed, self._encode(parsed), 0
-        if self._counter is not None and raw is not None:
+        if self._counter is not None:
             self._refuse_long(cooked, base, taken, raw)
         if None in lines:
             kept = [at for at, line in enumerate(lines) if line is not None]

@@ -121,7 +121,10 @@ def _similarities(
         return found
 
     if processes == 1 or len(left) < _WORTH:
-        found = watched(map(work, pairs))
+        try:
+            found = watched(map(work, pairs))
+        finally:
+            forget()
     else:
         with ProcessPoolExecutor(processes, mp_context=process_context()) as pool:
             found = watched(pool.map(work, pairs))
@@ -136,9 +139,14 @@ _opened: dict[Path, Spool] = {}
 def _compare(folder: Path, pairs: tuple[NDArray[np.int64], NDArray[np.int64]]) -> NDArray[np.float64]:
     spool = _opened.get(folder)
     if spool is None:
-        _opened.clear()
         spool = _opened[folder] = Spool(folder, near=True)
     return jaccard(*pairs, spool.texts)
+
+
+def forget() -> None:
+    """Close what `_compare` has opened in this process: the next spool in the folder is another."""
+    while _opened:
+        _opened.popitem()[1].close()
 
 
 def _sample(index: NDArray[Any], rows: NDArray[np.int64], source: Source, copies: NDArray[np.uint16]) -> None:

@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from data_prep.conversation import Conversation
-from data_prep.fast_shapes import AlpacaShape, Read, TurnsShape
+from data_prep.fast_shapes import AlpacaShape, Read, Sizes, TurnsShape
+from data_prep.read import MAX_ROW_BYTES
 
 _BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _LETTER_ESCAPE = re.compile(rb"\\u00[4-7]")
 """In a key that is spelled with escapes there is one of these: all characters of our keys are letters."""
-_REACH = 64
-"""Bytes within which a line has its first colon."""
 _FEW = 8
 """With more doubtful rows than one in this many, one check of the whole block is cheaper."""
 
@@ -39,8 +38,8 @@ class Taken(NamedTuple):
     """The rows as they are written, without line end; None is left to `RowReader`."""
     chars: list[int]
     """Characters of a row that is one question and one answer; 0 of any other."""
-    raw: Sequence[bytes] | None
-    """The rows as they were read; None for lines that were all taken, of which nobody needs to know."""
+    raw: Sequence[bytes]
+    """The rows as they were read."""
 
 
 def fast_path(format_name: str, columns: Mapping[str, str], *, only_lines: bool) -> FastPath | None:
@@ -68,22 +67,15 @@ class FastPath:
 
     def lines(self, data: bytes) -> Taken:
         """Take rows out of ``data``, whole lines; blank ones count as rows, and are left."""
+        raw = split_lines(data)
         try:
             rows: list[Any] = self._decode_lines(data)
         except _BROKEN:
-            return self.each(split_lines(data))
+            return self.each(raw)
+        if len(rows) != len(raw):
+            return self.each(raw)
         read = self._shape.take(rows)
-        lines = self._encoded(read.rows)
-        if None not in lines and () not in read.sizes and data.endswith(b"\n"):
-            # A row is at least as long as its fields, so the sum is right only if there is nothing else in any row.
-            # With spaces between fields, a row that lacks some could make up for another's excess; files mix no such
-            # styles.
-            excess = len(data) - sum(map(len, lines)) - len(lines)  # type: ignore[arg-type]
-            style = _style(data)
-            if style is not None and excess == sum([size[style] for size in read.sizes]):
-                return Taken(_conversations(read.rows), lines, read.chars, None)
-        raw = split_lines(data)
-        return self._checked(data, raw, rows, read, lines) if len(rows) == len(raw) else self.each(raw)
+        return self._checked(data, raw, rows, read, self._encoded(read.rows))
 
     def each(self, raw: Sequence[bytes]) -> Taken:
         """Take rows out of ``raw``, one at a time."""
@@ -103,12 +95,12 @@ class FastPath:
             return None
         commas = [match.start(1) for match in re.finditer(cut, data)]
         raw = [data[begin + 1 : end].strip() for begin, end in pairwise((-1, *commas, len(data)))]
-        if len(rows) != len(raw):
+        if len(rows) != len(raw) or (len(data) > MAX_ROW_BYTES and max(map(len, raw)) > MAX_ROW_BYTES):
             return None
         self._shape.indented(indent)
         read = self._shape.take(rows)
         taken = self._checked(data, raw, rows, read, self._encoded(read.rows))
-        if any(line is None and not _whole(element) for line, element in zip(taken.lines, raw, strict=True)):
+        if None in taken.lines and not are_whole(raw):
             return None
         return taken
 
@@ -129,10 +121,10 @@ class FastPath:
         doubtful = [
             at
             for at, (line, source, size) in enumerate(zip(lines, raw, read.sizes, strict=True))
-            if line is not None and len(source) - len(line) not in size
+            if line is not None and not _fits(source, len(source) - len(line), size)
         ]
         taken = Taken(_conversations(read.rows), lines, read.chars, raw)
-        if data is not None and len(doubtful) * _FEW > len(raw) and self._single(data, rows):
+        if data is not None and len(doubtful) * _FEW > len(raw) and _one_each(raw) and self._single(data, rows):
             return taken
         for at in doubtful:
             if not self._single(raw[at], [rows[at]]):
@@ -155,19 +147,36 @@ class FastPath:
         return True
 
 
-def _whole(element: bytes) -> bool:
+def are_whole(elements: Sequence[bytes]) -> bool:
+    """Whether each of ``elements`` is one JSON value, so that no cut between them is wrong."""
     try:
-        msgspec.json.decode(element, type=msgspec.Raw)
+        for element in elements:
+            msgspec.json.decode(element, type=msgspec.Raw)
     except _BROKEN:
         return False
     return True
 
 
-def _style(data: bytes) -> int | None:
-    """Which of `Sizes` the first and the last line of ``data`` have by their first colon; None when they differ."""
-    last = data.rfind(b"\n", 0, -1) + 1
-    spaced = [data.find(b'": ', at, at + _REACH) == data.find(b'":', at, at + _REACH) for at in (0, last)]
-    return int(spaced[0]) if spaced[0] == spaced[1] else None
+def _fits(source: bytes, excess: int, sizes: Sizes) -> bool:
+    """Whether a row that is ``excess`` bytes longer than its line holds only what was read."""
+    if excess not in sizes:
+        return False
+    if excess == sizes[0] or source.isascii():
+        return len(sizes) < 3 or excess != sizes[2] or b"\n" in source
+    # Between the spaces there could be room for a tiny field in broken text.
+    try:
+        source.decode()
+    except UnicodeDecodeError:
+        return False
+    return len(sizes) < 3 or excess != sizes[2] or b"\n" in source
+
+
+def _one_each(raw: Sequence[bytes]) -> bool:
+    """Whether each of ``raw``, which together are as many objects, is one of them.
+
+    No part of an object both begins and ends like a whole one: after a brace that closes no other opens.
+    """
+    return all(piece.startswith(b"{") and piece.rstrip().endswith(b"}") for piece in raw)
 
 
 def _conversations(rows: Sequence[Conversation | bytes | None]) -> list[Conversation | None]:

@@ -29,7 +29,7 @@ _FIELDS: list[Any] = [
     ("exact", "<u8"),  # equal for equal conversations but for case and spacing
     ("pick", "<u8"),  # by which rows are sampled
     ("number", "<u4"),  # line or element of the file, from 1
-    ("file", "<u2"),
+    ("file", "<u4"),
     ("flags", "u1"),
     ("chars", "<u4"),
     ("turns", "<u4"),
@@ -37,7 +37,7 @@ _FIELDS: list[Any] = [
 ]
 _SPACES = b" \t\n\r\x0b\x0c"
 _LOWER = bytes(range(256)).lower()
-_UNICODE_SPACE = re.compile(r"\s+")
+_UNICODE_SPACE = re.compile(r"[^\S\x1c-\x1f]+")  # not what stands between turns
 _PICK_SEED = 0x5A6D
 """Apart from the seed of the split: the rows that are sampled are not to be those of one side."""
 

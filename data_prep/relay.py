@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -30,6 +31,7 @@ from data_prep.sink import Prepared, Sink, Tallies
 _AHEAD = 4
 """Blocks that a process may have ready before their turn."""
 _TELL_SECONDS = 0.2
+_WATCH_SECONDS = 0.5
 
 Advance: TypeAlias = Callable[[int, int], None]
 """Told the bytes and the rows of every block."""
@@ -155,8 +157,18 @@ def _share(job: Job, place: int, places: int, ring: Ring, advance: Advance) -> T
             gc.enable()
 
 
-def _work(job: Job, place: int, places: int, before: Connection, after: Connection, results: Connection) -> None:
+def _watch(parent: int) -> None:
+    """End this process when the one that started it is gone: nobody else would, and it holds the folder's lock."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
+
+
+def _work(
+    parent: int, job: Job, place: int, places: int, before: Connection, after: Connection, results: Connection
+) -> None:
     """The body of one of several processes."""
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
     done = [0, 0, time.monotonic()]
 
@@ -196,7 +208,7 @@ def _run_several(job: Job, processes: int, start: Baton, advance: Advance) -> tu
     try:
         for place in range(processes):
             receive, send = context.Pipe(duplex=False)
-            arguments = (job, place, processes, pipes[place][0], pipes[(place + 1) % processes][1], send)
+            arguments = (os.getpid(), job, place, processes, pipes[place][0], pipes[(place + 1) % processes][1], send)
             worker = context.Process(target=_work, args=arguments, daemon=True)
             worker.start()
             send.close()

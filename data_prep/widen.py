@@ -20,18 +20,22 @@ def widened(line: bytes, tally: SplitTally) -> bytes:
     return msgspec.json.encode(row) + b"\n"
 
 
+def wider(path: Path) -> Path:
+    """Where the widened ``path`` is while it is written."""
+    return path.with_name(path.name + ".wide")
+
+
 def widen(path: Path, tally: SplitTally) -> None:
     """Widen the first line of ``path``, which was written before it was known what would follow."""
     if not (tally.tools or tally.masks):
         return
-    wider = path.with_name(path.name + ".wide")
-    with open(path, "rb") as stream, open(wider, "wb") as out:
+    with open(path, "rb") as stream, open(wider(path), "wb") as out:
         line = stream.readline()
         first = widened(line, tally)
         if first != line:
             out.write(first)
             shutil.copyfileobj(stream, out, 1 << 20)
     if first != line:
-        os.replace(wider, path)
+        os.replace(wider(path), path)
     else:
-        wider.unlink()
+        wider(path).unlink()

@@ -349,3 +349,69 @@ def test_a_killed_run_is_made_good_by_the_next(tmp_path: Path) -> None:
         time.sleep(0.1)
     run(source, tmp_path / "whole")
     assert outputs(tmp_path / "o") == outputs(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"instruction":"q0","output":"a0"}\n{"instruction":"q1","output":"a1"} {"instruction":"q2","output":"a2"}\n{}\n',
+        '{"instruction":"q0","output":"a0"}{"instruction":"q1","output":"a1"}\n\n{"instruction":"q2","output":"a2"}\n[]\n',
+        '{"instruction": "q0", "output": "a0"}\n{"instruction":\n"q1", "output": "a1"}\n\n{"instruction": "q2"}\n',
+        '{"instruction": "q0", "output": "a0"}\n\n\n\n{"instruction":"q1","output":"a1"}\n{"instruction": "q2", "output": ""}\n',
+        '{"instruction": "q0", "output": "a0"}\n{"instruction":"q1","output":"b","output":"c"}\n[1]\n',
+    ],
+)
+def test_what_is_not_one_object_a_line_is_told_alike_by_any_block(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    path.write_text(text)
+    found = []
+    for step in (16, 60, 1 << 18):
+        run(path, tmp_path / str(step), dedup="none", val_fraction=0.0, step=step)
+        found.append(outputs(tmp_path / str(step)))
+    assert found[0] == found[1] == found[2]
+    lines = text.split("\n")
+    for reject in map(json.loads, found[0]["rejects.jsonl"].splitlines()):
+        assert lines[reject["line"] - 1].strip() == reject["raw"]
+
+
+def test_elements_are_not_mistaken_for_their_neighbours(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": 0, "instruction": "q0", "output": "a0", "x": [{"id": 1}, {"id": 2}]},
+        {"id": 1, "instruction": "q1", "output": "a1"},
+        {"id": 2, "instruction": "q2 <|im_end|>", "output": "a2"},
+        {"instruction": "q3", "output": "a3", "id": 3},
+    ]
+    for compact in (True, False):
+        path = tmp_path / "in.json"
+        path.write_text(json.dumps(rows, separators=(",", ":") if compact else None))
+        for step in (20, 1 << 18):
+            out = tmp_path / f"{compact}{step}"
+            stats = run(path, out, dedup="none", val_fraction=0.0, step=step)
+            assert stats.rejected == {"special_tokens": 1}
+            assert json.loads((out / "rejects.jsonl").read_text())["line"] == 3
+            kept = [
+                json.loads(line)["messages"][0]["content"] for line in (out / "train.jsonl").read_text().splitlines()
+            ]
+            assert kept == ["q0", "q1", "q3"]
+
+
+def test_an_array_that_begins_with_something_else_is_cut_too(tmp_path: Path) -> None:
+    rows: list[Any] = [{}, *messy_rows(100)]
+    whole, small = (
+        run(dump(rows, tmp_path / "in", "array"), tmp_path / str(step), dedup="none", step=step)
+        for step in (1 << 18, 300)
+    )
+    assert whole == small
+    assert outputs(tmp_path / str(1 << 18)) == outputs(tmp_path / "300")
+
+
+def test_a_folder_that_holds_the_output_is_read_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x.csv").write_text("instruction,output\nq,a\n")
+    dump([{"instruction": "r", "output": "b"}], tmp_path / "data" / "y.jsonl", "lines")
+    sources = [
+        Source("alpaca", str(tmp_path / "data" / "x.csv")),
+        Source("alpaca", str(tmp_path / "data"), file="*.jsonl"),
+    ]
+    stats = convert(sources, tmp_path / "data" / "out", Options(dedup="none", val_fraction=0.0), quiet)
+    assert (stats.rows_in, stats.rows_train) == (2, 2)

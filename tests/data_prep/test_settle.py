@@ -236,3 +236,14 @@ def test_a_benchmark_that_overlaps_nothing_is_named(tmp_path: Path) -> None:
     bank = write(tmp_path / "bank.jsonl", [{"question": " ".join(f"w{number}" for number in range(20))}])
     stats = run(write(tmp_path / "in", [row("q")]), tmp_path / "o", decontaminate=(("bank", bank),))
     assert stats.decontaminated == {"bank": 0}
+
+
+def test_what_stands_in_which_turn_counts(tmp_path: Path) -> None:
+    rows = [row("中文", "好的"), row("中", "文好的"), row("ab", "c"), row("a", "bc")]
+    assert run(write(tmp_path / "in", rows), tmp_path / "o").rows_deduplicated == 0
+
+
+def test_a_second_conversion_into_the_folder_reads_its_own_rows(tmp_path: Path) -> None:
+    run(write(tmp_path / "a", [row("q" * 30), row("r" * 30)]), tmp_path / "o", dedup="near")
+    rows = [row(LONG, ANSWER), row(LONG, ANSWER.replace("far side", "other side"))]
+    assert run(write(tmp_path / "b", rows), tmp_path / "o", dedup="near").deduplicated["near"] == 1
