@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks._corpus import alpaca_rows, eval_items, write_array, write_lines  # noqa: E402
 
 CHUNK = 256 * 1024
-SWIFT_ROWS = 26_000
+SWIFT_ROWS = 78_000
 ITEMS = 30_000
 
 

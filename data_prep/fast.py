@@ -25,6 +25,8 @@ from data_prep.read import MAX_ROW_BYTES
 _BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _LETTER_ESCAPE = re.compile(rb"\\u00[4-7]")
 """In a key that is spelled with escapes there is one of these: all characters of our keys are letters."""
+_LINE_SIZES = 2
+"""How many `Sizes` a row on one line has; one that may be indented has more."""
 _FEW = 8
 """With more doubtful rows than one in this many, one check of the whole block is cheaper."""
 
@@ -121,7 +123,15 @@ class FastPath:
         doubtful = [
             at
             for at, (line, source, size) in enumerate(zip(lines, raw, read.sizes, strict=True))
-            if line is not None and not _fits(source, len(source) - len(line), size)
+            if line is not None
+            and (
+                (excess := len(source) - len(line)) not in size
+                or (
+                    excess != size[0]
+                    and not (source.isascii() and len(size) == _LINE_SIZES)
+                    and not _fits(source, size)
+                )
+            )
         ]
         taken = Taken(_conversations(read.rows), lines, read.chars, raw)
         if data is not None and len(doubtful) * _FEW > len(raw) and _one_each(raw) and self._single(data, rows):
@@ -157,18 +167,18 @@ def are_whole(elements: Sequence[bytes]) -> bool:
     return True
 
 
-def _fits(source: bytes, excess: int, sizes: Sizes) -> bool:
-    """Whether a row that is ``excess`` bytes longer than its line holds only what was read."""
-    if excess not in sizes:
+def _fits(source: bytes, sizes: Sizes) -> bool:
+    """Whether a row that is as long as it would be with white space between its fields has that, and no broken text.
+
+    Otherwise there would be room for a tiny field.
+    """
+    if len(sizes) > _LINE_SIZES and b"\n" not in source:
         return False
-    if excess == sizes[0] or source.isascii():
-        return len(sizes) < 3 or excess != sizes[2] or b"\n" in source
-    # Between the spaces there could be room for a tiny field in broken text.
     try:
         source.decode()
     except UnicodeDecodeError:
         return False
-    return len(sizes) < 3 or excess != sizes[2] or b"\n" in source
+    return True
 
 
 def _one_each(raw: Sequence[bytes]) -> bool:
