@@ -1,13 +1,10 @@
-"""What the commands that look through a model's template have in common: their options and their exit status."""
+"""The options that the commands which look through a model's template have in common."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.errors import DataPrepError
-from data_prep.files import to_stderr
 from data_prep.template import SETTINGS, TemplateSpec, parse_settings
 
 
@@ -30,19 +27,3 @@ def template_options(parser: argparse.ArgumentParser) -> None:
 def template_spec(options: argparse.Namespace) -> TemplateSpec:
     """The template that `template_options` describe."""
     return TemplateSpec(options.model, options.model_type, options.template, parse_settings(options.set))
-
-
-def exit_status(work: Callable[[], None]) -> int:
-    """Run ``work``; 0, or the status that its error stands for, after a line for a human."""
-    try:
-        work()
-    except DataPrepError as error:
-        to_stderr(f"error: {error}")
-        return error.exit_code
-    except OSError as error:
-        to_stderr(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        to_stderr("interrupted")
-        return 130
-    return 0

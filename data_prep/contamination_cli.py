@@ -13,7 +13,7 @@ import msgspec
 from data_prep.contamination import Index, load_index, row_text
 from data_prep.contamination_report import Action, Overlaps, Report, SplitName
 from data_prep.errors import DataPrepError, InputError
-from data_prep.files import publish, to_stderr
+from data_prep.files import exit_status, publish
 from data_prep.progress import Progress, Say
 from data_prep.words import words
 
@@ -179,20 +179,13 @@ def summary(report: Report, outdir: Path) -> str:
 def main(argv: Sequence[str]) -> int:
     """Run the command line and return the exit status."""
     options = arguments().parse_args(argv)
-    try:
+
+    def work() -> None:
         against = [name_and_path(value) for value in options.against]
         report = check(options.datadir, options.outdir, against, options.action)
-    except DataPrepError as error:
-        to_stderr(f"error: {error}")
-        return error.exit_code
-    except OSError as error:
-        to_stderr(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        to_stderr(f"interrupted; {REPORT} was not written, run the same command again")
-        return 130
-    sys.stdout.write(summary(report, options.outdir) + "\n")
-    return 0
+        sys.stdout.write(summary(report, options.outdir) + "\n")
+
+    return exit_status(work)
 
 
 class Block(NamedTuple):

@@ -145,12 +145,6 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     messages: tuple[Message, ...]
     tools: str | None = None
 
-    def with_system(self, system: str | None) -> Conversation:
-        """The same conversation with ``system`` in front, unless it has a system prompt of its own."""
-        if system is None or self.messages[0].role == "system":
-            return self
-        return Conversation((Message("system", system), *self.messages), self.tools)
-
     def widened(self, *, tools: bool, loss: bool) -> Conversation:
         """The same conversation with the fields ``tools`` and ``loss`` spelled out where they change nothing.
 

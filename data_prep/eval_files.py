@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_prep.errors import InputError
+from data_prep.sources import METADATA
 
 _SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
-_METADATA = frozenset(
-    {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "configuration.json", "config.json"}
-)
 _SPLITS = {
     "test": "test",
     "validation": "validation",
@@ -90,7 +88,7 @@ def _named_files(name: str, folder: Path, order: Sequence[str]) -> list[EvalFile
     seen: set[str] = set()
     for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
         label = path.relative_to(folder).as_posix()
-        if label.startswith(".") or "/." in label or path.name in _METADATA or not path.is_file():
+        if label.startswith(".") or "/." in label or path.name in METADATA or not path.is_file():
             continue
         plain = label.lower().removesuffix(".gz")
         if not plain.endswith(_SUFFIXES):

@@ -12,9 +12,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-from data_prep.command import exit_status, template_options, template_spec
+from data_prep.command import template_options, template_spec
 from data_prep.errors import InputError
-from data_prep.files import to_stderr
+from data_prep.files import exit_status, to_stderr
 from data_prep.line_sample import Line, lines, records, sample
 from data_prep.template import Encoded, EncodeError, RowTemplate
 

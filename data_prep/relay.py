@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from data_prep.cook import Cook, Cooked
+from data_prep.errors import DataPrepError
 from data_prep.job import Job
 from data_prep.sink import Prepared, Sink, Tallies
 
@@ -182,12 +182,10 @@ def _work(
     try:
         tallies = _share(job, place, places, Piped(before, after), advance)
         results.send(tallies)
-    except BaseException as error:  # noqa: BLE001 - it is raised again, in the parent
-        try:
-            pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-        except Exception:  # noqa: BLE001 - any error may fail to be pickled in any way
-            error = RuntimeError(traceback.format_exc())
+    except (DataPrepError, OSError) as error:
         results.send(error)
+    except BaseException:  # noqa: BLE001 - a bug of ours: raised again in the parent, which cannot see where it was
+        results.send(RuntimeError(traceback.format_exc()))
 
 
 def process_context() -> Any:

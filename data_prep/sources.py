@@ -15,7 +15,7 @@ HubName: TypeAlias = Literal["modelscope", "huggingface"]
 FormatName: TypeAlias = Literal["alpaca", "sharegpt", "messages", "query", "xtuner", "auto"]
 FORMATS: tuple[str, ...] = get_args(FormatName)
 HUBS: tuple[HubName, ...] = ("modelscope", "huggingface")
-_METADATA = frozenset(
+METADATA = frozenset(
     {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "configuration.json", "config.json"}
 )
 
@@ -46,10 +46,10 @@ def folder_files(folder: Path, source: Source) -> list[SourceFile]:
         name = path.relative_to(folder).as_posix()
         if any(part.startswith(".") for part in name.split("/")) or not path.is_file():
             continue
-        wanted = is_data_name(name) and path.name not in _METADATA
+        wanted = is_data_name(name) and path.name not in METADATA
         if pattern is not None:
             matches = fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(path.name, pattern)
-            wanted = matches and (path.name not in _METADATA or pattern in (name, path.name))
+            wanted = matches and (path.name not in METADATA or pattern in (name, path.name))
         if wanted:
             found.append(SourceFile(f"{source.location.rstrip('/')}/{name}", path))
         else:

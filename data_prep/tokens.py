@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from data_prep.command import exit_status, template_options, template_spec
+from data_prep.command import template_options, template_spec
 from data_prep.errors import InputError
-from data_prep.files import publish, to_stderr
+from data_prep.files import exit_status, publish, to_stderr
 from data_prep.languages import method
 from data_prep.lengths import (
     Failed,
