@@ -23,6 +23,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from data_prep.allocator import keep_freed_memory
 from data_prep.cook import Cook, Cooked
 from data_prep.errors import DataPrepError
 from data_prep.job import Job
@@ -113,6 +114,7 @@ def _blocks(job: Job) -> Iterator[tuple[int, int]]:
 
 def _share(job: Job, place: int, places: int, ring: Ring, advance: Advance) -> Tallies:
     """One process's part of the work."""
+    keep_freed_memory()
     cook = Cook(job)
     pending: deque[tuple[int, int, Cooked, Prepared]] = deque()
     collecting = gc.isenabled()
