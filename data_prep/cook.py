@@ -15,7 +15,8 @@ from data_prep.blocks import Block, TextFile, read_block
 from data_prep.conversation import Conversation, Reason, Reject
 from data_prep.decode import RawRow
 from data_prep.errors import RejectedError
-from data_prep.fast import Taken, are_whole, fast_path, split_lines
+from data_prep.fast import are_whole, fast_path, split_lines
+from data_prep.fast_shapes import Taken
 from data_prep.job import Job
 from data_prep.read import array_rows
 from data_prep.rows import RowReader
@@ -125,18 +126,18 @@ class Cook:
                     if end is not None and end >= high:
                         break
                     if len(rows) >= 512:
-                        self._fill_rows(cooked, file.source, rows)
+                        self._fill_rows(cooked, file, rows)
                         rows = []
             except RejectedError as error:
                 cooked.broken = str(error)
-        self._fill_rows(cooked, file.source, rows)
+        self._fill_rows(cooked, file, rows)
         return cooked
 
-    def _fill_rows(self, cooked: Cooked, source: int, rows: Sequence[RawRow]) -> None:
-        fast = self._fast[source]
+    def _fill_rows(self, cooked: Cooked, file: TextFile, rows: Sequence[RawRow]) -> None:
+        fast = self._fast[file.source]
         raw = [b"" if row.fault else row.data for row in rows]
-        taken = left(raw) if fast is None else fast.each(raw)
-        self._fill(cooked, source, taken, rows=rows)
+        taken = left(raw) if fast is None else fast.each(raw, indent=file.indent)
+        self._fill(cooked, file.source, taken, rows=rows)
 
     def _fill(
         self, cooked: Cooked, source: int, taken: Taken, *, data: bytes | None = None, rows: Sequence[RawRow] = ()

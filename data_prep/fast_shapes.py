@@ -10,8 +10,9 @@ from msgspec import UNSET, UnsetType
 
 from data_prep.conversation import Conversation, Message
 
-Sizes: TypeAlias = tuple[int, ...]
-"""By how many bytes a row may be longer than its output line, if it holds nothing but what was read; () = unknown."""
+Sizes: TypeAlias = tuple[int, int] | tuple[None, None]
+"""By how many bytes a row is longer than its output line, if it holds nothing but what was read: without white space
+between its fields, and with the usual; None = unknown."""
 
 _UNREAD = (
     *("images", "image", "videos", "video", "audios", "audio", "chosen", "rejected", "rejected_response"),
@@ -34,14 +35,26 @@ _TEXT = str | None | UnsetType
 _ALPACA = ("instruction", "input", "output", "system", "history")
 
 
-class Read(NamedTuple):
-    """What rows were read as, one entry per row in each list."""
+def is_text(data: bytes) -> bool:
+    """Whether ``data`` is UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
-    rows: Sequence[Conversation | bytes | None]
-    """The conversation or its line; None: left."""
-    sizes: list[Sizes]
+
+class Taken(NamedTuple):
+    """What became of the rows of a block, one entry per row in each list."""
+
+    conversations: list[Conversation | None]
+    """None where `lines` has None, and of any row with `chars` when only lines are wanted."""
+    lines: list[bytes | None]
+    """The rows as they are written, without line end; None is left to `RowReader`."""
     chars: list[int]
     """Characters of a row that is one question and one answer; 0 of any other."""
+    raw: Sequence[bytes]
+    """The rows as they were read."""
 
 
 class AlpacaShape:
@@ -55,7 +68,7 @@ class AlpacaShape:
 
     def __init__(self, columns: Mapping[str, str], *, only_lines: bool) -> None:
         self._only_lines = only_lines
-        self._indent = 0
+        self._encode = msgspec.json.Encoder().encode
         self._names = {field: columns.get(field, field) for field in _ALPACA}
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [("instruction", str), ("output", str)]
         fields += [("input", _TEXT, UNSET), ("system", _TEXT, UNSET)]
@@ -63,31 +76,29 @@ class AlpacaShape:
         fields += [(name, None, None) for name in _UNREAD if name not in self._names.values()]
         self.row = msgspec.defstruct("Alpaca", fields, rename=self._names, gc=False)
         self._sized = all(len(name) >= _SHORTEST_KEY for name in self._names.values())
-        self._sizes: dict[tuple[object, ...], Sizes] = {}
+        self._known: dict[tuple[object, ...], Sizes] = {}
 
-    def indented(self, indent: int) -> None:
-        """From now on rows may also stand one field a line, with ``indent`` spaces a level; 0: they may not."""
-        if indent != self._indent:
-            self._indent = indent
-            self._sizes.clear()
+    def take(self, rows: Sequence[Any], raw: Sequence[bytes], *, indent: int, end: int) -> tuple[Taken, list[int]]:
+        """Read ``rows``, decoded from ``raw``; and the positions of doubtful ones, which may hold more than was read.
 
-    def take(self, rows: Sequence[Any]) -> Read:
-        """Read ``rows``; one that could not be decoded is None."""
-        taken: list[Conversation | bytes | None] = []
-        encode, only_lines = msgspec.json.Encoder().encode, self._only_lines
-        sizes: list[Sizes] = []
+        A row that could not be decoded is None. Each of ``raw`` has ``end`` bytes of line end. With an ``indent`` they
+        stand one field a line, with that many spaces a level.
+        """
+        conversations: list[Conversation | None] = []
+        lines: list[bytes | None] = []
         chars: list[int] = []
-        joined, empty, absent, null = (self._size(extra, UNSET, UNSET) for extra in ("x", "", UNSET, None))
-        for row in rows:  # the hottest loop of all: what can be left out of it, is
-            found: Conversation | bytes | None = None
-            size: Sizes = ()
+        doubtful: list[int] = []
+        encode, only_lines = self._encode, self._only_lines
+        joined, empty, absent, null = (self._sizes(extra, UNSET, UNSET, indent) for extra in ("x", "", UNSET, None))
+        for row, source in zip(rows, raw, strict=True):  # the hottest loop of all: what can be left out of it, is
+            conversation = line = None
             length = 0
             if row is not None:
                 instruction, extra, output = row.instruction, row.input, row.output
                 if extra:
-                    query, size = f"{instruction}\n{extra}", joined
+                    query, sizes = f"{instruction}\n{extra}", joined
                 else:
-                    query, size = instruction, empty if extra == "" else absent if extra is UNSET else null
+                    query, sizes = instruction, empty if extra == "" else absent if extra is UNSET else null
                 if (
                     not instruction
                     or not output
@@ -99,17 +110,25 @@ class AlpacaShape:
                 ):
                     pass
                 elif row.system is UNSET and row.history is UNSET:
-                    if only_lines:
-                        found = b"".join((_QUERY, encode(query), _OUTPUT, encode(output), _END))
-                    else:
-                        found = Conversation((Message("user", query), Message("assistant", output)))
+                    line = b"".join((_QUERY, encode(query), _OUTPUT, encode(output), _END))
                     length = len(query) + len(output)
-                else:
-                    found, size = self._with_more(row, query, output)
-            taken.append(found)
-            sizes.append(size)
+                    if not only_lines:
+                        conversation = Conversation((Message("user", query), Message("assistant", output)))
+                elif (conversation := self._with_more(row, query, output)) is not None:
+                    line = encode(conversation)
+                    sizes = self._sizes(extra, row.system, row.history, indent)
+                if (
+                    line is not None
+                    and (excess := len(source) - end - len(line)) != sizes[0]
+                    and not (
+                        excess == sizes[1] and (source.isascii() or is_text(source)) and (not indent or b"\n" in source)
+                    )
+                ):
+                    doubtful.append(len(lines))
+            conversations.append(conversation)
+            lines.append(line)
             chars.append(length)
-        return Read(taken, sizes, chars)
+        return Taken(conversations, lines, chars, raw), doubtful
 
     def keys(self, rows: Sequence[Any]) -> Iterable[tuple[bytes, int]]:
         """Each key that is read, in quotes, and how many values of it there are in ``rows``."""
@@ -118,35 +137,37 @@ class AlpacaShape:
             if count:
                 yield b'"%b"' % name.encode(), count
 
-    def _with_more(self, row: Any, query: str, output: str) -> tuple[Conversation | None, Sizes]:
-        system, history = row.system, row.history
-        turns = [text for pair in history or () for text in pair]
-        texts = [system, *turns] if system else turns
-        if any(not text or text.isspace() or "\0" in text for text in texts):
-            return None, ()
-        messages = [Message("system", system)] if system else []
-        messages += [Message(("user", "assistant")[at % 2], text) for at, text in enumerate((*turns, query, output))]
-        return Conversation(tuple(messages)), self._size(row.input, system, history)
+    def _with_more(self, row: Any, query: str, output: str) -> Conversation | None:
+        messages = [Message("system", row.system)] if row.system else []
+        for asked, answered in row.history or ():
+            messages += (Message("user", asked), Message("assistant", answered))
+        for message in messages:
+            text = message.content
+            if not text or text.isspace() or "\0" in text:
+                return None
+        return Conversation((*messages, Message("user", query), Message("assistant", output)))
 
-    def _size(self, extra: object, system: object, history: object) -> Sizes:
+    def _sizes(self, extra: object, system: object, history: object, indent: int) -> Sizes:
         """The sizes of rows with these fields: unset, null, empty or filled (one text stands for all)."""
         pairs = len(history) if isinstance(history, list) else 0
         if not self._sized or pairs > _MOST_PAIRS:
-            return ()
+            return None, None
         extra, system = extra and "x", system and "x"
-        history = [["x", "x"]] * pairs if isinstance(history, list) else history
-        given = {"instruction": "x", "output": "x", "input": extra, "system": system, "history": history}
-        key = tuple(None if value is None else str(value) for value in given.values())
-        if key not in self._sizes:
+        key = (extra, system, pairs if isinstance(history, list) else history, indent)
+        if key not in self._known:
+            history = [["x", "x"]] * pairs if isinstance(history, list) else history
+            given = {"instruction": "x", "output": "x", "input": extra, "system": system, "history": history}
             row = {self._names[field]: value for field, value in given.items() if value is not UNSET}
             messages = [Message("user", "x\nx" if extra else "x"), Message("assistant", "x")]
             messages[:0] = [Message("user", "x"), Message("assistant", "x")] * pairs
             messages[:0] = [Message("system", "x")] if system else []
             compact = len(msgspec.json.encode(row)) - len(msgspec.json.encode(Conversation(tuple(messages))))
-            spaced = compact + 2 * len(row) - 1 + pairs  # with a space after each colon and comma
-            indented = compact + len(row) * (2 * self._indent + 2) + self._indent + 1
-            self._sizes[key] = (compact, spaced, indented) if self._indent and not pairs else (compact, spaced)
-        return self._sizes[key]
+            if not indent:
+                usual = compact + 2 * len(row) - 1 + pairs  # with a space after each colon and comma
+            else:  # among the spaces of an indented history there is room for a field
+                usual = compact if pairs else compact + len(row) * (2 * indent + 2) + indent + 1
+            self._known[key] = compact, usual
+        return self._known[key]
 
 
 class TurnsShape:
@@ -177,16 +198,16 @@ class TurnsShape:
             rename={"turns": turns},
             gc=False,
         )
+        self._encode = msgspec.json.Encoder().encode
         self._roles = _ROLES[format_name]
         self._keys = [b'"%b"' % key.encode() for key in (turns, role, content)]
 
-    def indented(self, indent: int) -> None:
-        """Nothing to know: rows of turns are not told by their sizes."""
-
-    def take(self, rows: Sequence[Any]) -> Read:
-        """Read ``rows``; one that could not be decoded is None."""
-        taken = [None if row is None else self._conversation(row) for row in rows]
-        return Read(taken, [()] * len(rows), [0] * len(rows))
+    def take(self, rows: Sequence[Any], raw: Sequence[bytes], **_: int) -> tuple[Taken, list[int]]:
+        """Read ``rows`` as `AlpacaShape.take` does; all are doubtful, as rows of turns are not told by their sizes."""
+        conversations = [None if row is None else self._conversation(row) for row in rows]
+        lines = [None if conversation is None else self._encode(conversation) for conversation in conversations]
+        doubtful = [at for at, line in enumerate(lines) if line is not None]
+        return Taken(conversations, lines, [0] * len(rows), raw), doubtful
 
     def keys(self, rows: Sequence[Any]) -> Iterable[tuple[bytes, int]]:
         """Each key that is read, in quotes, and how many values of it there are in ``rows``."""

@@ -114,15 +114,18 @@ def test_a_row_taken_is_the_row_read(
     junk=st.lists(st.sampled_from([b"{", b"", b"5", b'{"instruction":"a","output":"b"}{}', b"  "]), max_size=2),
     compact=st.booleans(),
     repeated=st.sampled_from(KEYS),
+    ended=st.booleans(),
 )
-def test_neighbours_do_not_matter(records: list[Any], junk: list[bytes], compact: bool, repeated: str | None) -> None:
+def test_neighbours_do_not_matter(
+    records: list[Any], junk: list[bytes], compact: bool, repeated: str | None, ended: bool
+) -> None:
     rows = [encoded(record, compact=compact, ascii_only=False, repeated=None) for record in records]
     rows[0] = encoded(records[0], compact=compact, ascii_only=False, repeated=repeated)
     rows[1:1] = junk
     fast = fast_path("alpaca", {}, only_lines=True)
     assert fast is not None
     alone = [fast.each([row]).lines[0] for row in rows]
-    together = fast.lines(b"".join(row + b"\n" for row in rows))
+    together = fast.lines(b"\n".join(rows) + b"\n" * (ended or not rows[-1]))
     assert [line for line in together.lines if line] == [line for line in alone if line]
     if together.raw is not None:
         assert [line is None for line in together.lines] == [line is None for line in alone]
