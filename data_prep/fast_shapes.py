@@ -10,9 +10,9 @@ from msgspec import UNSET, UnsetType
 
 from data_prep.conversation import Conversation, Message
 
-Sizes: TypeAlias = tuple[int, int] | tuple[None, None]
+Sizes: TypeAlias = tuple[int, int, int] | tuple[None, None, None]
 """By how many bytes a row is longer than its output line, if it holds nothing but what was read: without white space
-between its fields, and with the usual; None = unknown."""
+between its fields, and with the usual; and how many fields it has. None = unknown."""
 
 _UNREAD = (
     *("images", "image", "videos", "video", "audios", "audio", "chosen", "rejected", "rejected_response"),
@@ -42,6 +42,15 @@ def is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def stands(source: bytes, fields: int | None, indent: int) -> bool:
+    """Whether a row has its ``fields`` on lines of their own, with ``indent`` spaces a level.
+
+    In one that is only as long as if it had, a field could stand twice in the room of the spaces.
+    """
+    lines = source.count(b"\n" + b" " * (2 * indent) + b'"')
+    return lines == fields and source.endswith(b"\n" + b" " * indent + b"}")
 
 
 class Taken(NamedTuple):
@@ -121,7 +130,9 @@ class AlpacaShape:
                     line is not None
                     and (excess := len(source) - end - len(line)) != sizes[0]
                     and not (
-                        excess == sizes[1] and (source.isascii() or is_text(source)) and (not indent or b"\n" in source)
+                        excess == sizes[1]
+                        and (source.isascii() or is_text(source))
+                        and (not indent or stands(source, sizes[2], indent))
                     )
                 ):
                     doubtful.append(len(lines))
@@ -151,7 +162,7 @@ class AlpacaShape:
         """The sizes of rows with these fields: unset, null, empty or filled (one text stands for all)."""
         pairs = len(history) if isinstance(history, list) else 0
         if not self._sized or pairs > _MOST_PAIRS:
-            return None, None
+            return None, None, None
         extra, system = extra and "x", system and "x"
         key = (extra, system, pairs if isinstance(history, list) else history, indent)
         if key not in self._known:
@@ -162,11 +173,10 @@ class AlpacaShape:
             messages[:0] = [Message("user", "x"), Message("assistant", "x")] * pairs
             messages[:0] = [Message("system", "x")] if system else []
             compact = len(msgspec.json.encode(row)) - len(msgspec.json.encode(Conversation(tuple(messages))))
-            if not indent:
-                usual = compact + 2 * len(row) - 1 + pairs  # with a space after each colon and comma
-            else:  # among the spaces of an indented history there is room for a field
-                usual = compact if pairs else compact + len(row) * (2 * indent + 2) + indent + 1
-            self._known[key] = compact, usual
+            spaces = 2 * len(row) - 1 + pairs  # one after each colon and comma
+            if indent:
+                spaces = len(row) * (2 * indent + 2) + indent + 1
+            self._known[key] = compact, compact + spaces, len(row)
         return self._known[key]
 
 

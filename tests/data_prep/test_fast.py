@@ -153,6 +153,32 @@ def test_usual_rows_are_taken_and_unusual_ones_left() -> None:
 
 
 @pytest.mark.parametrize(
+    ("indent", "row"),
+    [
+        (0, b'{"instruction":"i","input":"x","output":"o","system":"s","":"\xff"}'),  # as long as with usual spaces
+        (2, b'{"instruction":"i","input":"x","output":"123456789","output":"o"}'),  # as long as on five lines
+        (2, b'{"instruction":"i","input":"x",\n"output":"12345678","output":"o"}'),
+        (2, b'{"instruction":"i","input":"x","output":"123456","output":"o"\n  }'),
+        (8, b'{|"instruction":"i",|"input":"","input":"x",|"output":"o" }'.replace(b"|", b"\n" + b" " * 16)),
+    ],
+)
+def test_there_is_no_room_for_more_than_was_read(indent: int, row: bytes) -> None:
+    fast = fast_path("alpaca", {}, only_lines=True)
+    assert fast is not None
+    assert fast.each([row], indent=indent).lines == [None]
+
+
+def test_rows_of_an_indented_array_are_told_by_size() -> None:
+    fast = fast_path("alpaca", {}, only_lines=True)
+    assert fast is not None
+    row = {"instruction": "i", "input": "x", "output": "output"}
+    data = json.dumps([row, row], indent=4)[1:-1].encode()
+    taken = fast.elements(data, rb"\}\s*(,)\s*\{\s*", 4)
+    assert taken is not None
+    assert None not in taken.lines
+
+
+@pytest.mark.parametrize(
     "columns",
     [{"instruction": "input"}, {"output": "label"}, {"role": "who"}, {"instruction": "p", "output": "p"}],
 )
