@@ -23,6 +23,7 @@ _NOT_TEXT = frozenset(
 """Columns that say which item it is, not what it says, in lower case with underscores."""
 _BLANK = re.compile(r"(?<!\w)_+(?!\w)")
 _OPTION_KEY = re.compile(r"[a-j]|option_?\w?|options|choices|endings")
+_OPTION_COLUMNS = (tuple("abcdefghij"), ("sol1", "sol2"), ("option1", "option2"))
 _MAX_FILLED = 32
 
 
@@ -67,6 +68,21 @@ def question(row: Mapping[str, Any]) -> str:
     named = (row[spelling[field]] for field in QUESTION_FIELDS if field in spelling)
     named = (value for value in named if isinstance(value, str) and value.strip())
     return next(named, None) or max(segments(row), key=len, default="")
+
+
+def options(row: Mapping[str, Any]) -> list[str]:
+    """The texts the item gives to choose from: a list, a {text, label} as ARC's, or columns; empty if it has none."""
+    columns = {spelt(key): value for key, value in row.items()}
+    for name in ("choices", "endings", "options"):
+        value = columns.get(name)
+        value = value.get("text") if isinstance(value, dict) else value
+        if isinstance(value, list) and len(value) > 1 and all(isinstance(one, str) for one in value):
+            return value
+    for names in _OPTION_COLUMNS:
+        found = [columns[name] for name in names if isinstance(columns.get(name), str) and columns[name].strip()]
+        if len(found) > 1:
+            return found
+    return []
 
 
 def question_sha256(text: str) -> str:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+ROUNDED = 1.6e-4
+"""How far a harness's figure may be from the mean of its items and still be that mean.
+
+EvalScope 1.14.1 rounds to four digits three times: a subset's score, a category's mean of those, the mean of these.
+"""
+_MARK = re.compile(r"\[[a-z]+\]")
+_NO_LETTER = re.compile(r"[\s,，、;/]+")
 
 
 class Implementation(BaseModel):
@@ -27,6 +36,16 @@ class Implementation(BaseModel):
     scoring: str = ""
     """Output type and filter: loglikelihood of choices, generate_until/strict-match, ..."""
     precision: str = ""
+    normalisation: str = ""
+    """Of likelihoods: none, characters, bytes or tokens; of written answers: the harness's filter."""
+    prompt: str = ""
+    """12 hex digits over the templates of instruction, question, choices and target, and the examples' order."""
+    shot_seed: int | None = None
+    """Seed of the choice and order of the examples; None where their order is the file's."""
+    backend: str = ""
+    """hf, vllm or api."""
+    data: str = ""
+    """12 hex digits over the contents (doc_key) of the items asked, in no order."""
 
 
 class Score(BaseModel):
@@ -41,37 +60,97 @@ class Score(BaseModel):
     stderr: float | None = None
     n: int
     higher_is_better: bool = True
+    tasks: tuple[str, ...] = ()
+    """Tasks whose samples make up this score; empty: those of `task` itself."""
+    mean: Literal["items", "tasks", "none"] = "items"
+    """Of what it is the mean: of all items, of its tasks' means, or of nothing (a corpus-level BLEU)."""
     implementation: Implementation
 
 
 class Sample(BaseModel):
-    """One graded item. Base and tuned are paired by (task, metric, doc_key)."""
+    """One item as one model answered it, with all its metrics. Base and tuned are paired by (task, doc_key)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A choice can have the likelihood 0, so its logarithm is -inf; pydantic would write null and refuse to read it.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     task: str
-    metric: str
+    """The smallest task it belongs to (mmlu_anatomy, mmlu/anatomy), whose name a `Score` may have or sum up."""
     doc_key: str
-    score: float
-    subset: str = ""
-    """Part of the task this item belongs to (MMLU's subjects)."""
+    scores: dict[str, float]
+    """metric, called as in `Score.metric` -> value."""
+    question: str = ""
+    """The item's own text, without instruction and examples."""
+    question_sha256: str = ""
+    """As in contamination.json of data_prep, to tell contaminated items."""
+    prompt: str = ""
+    """As it was sent, examples and all; chat turns as JSON."""
+    choices: tuple[str, ...] = ()
+    loglikelihoods: tuple[float, ...] = ()
+    """Of each choice given the prompt: natural log, summed over its tokens. Empty where answers are written."""
+    greedy: tuple[bool, ...] = ()
+    """Whether greedy decoding would write the choice."""
+    target: str = ""
+    """The right answer as shown: its text, or its letters."""
+    answer: str = ""
+    """What counted as the model's answer, by the first rule of several; empty where nothing could be made out."""
+    answers: dict[str, str] = {}
+    """Where several rules read the same output (strict-match, flexible-extract): rule -> what it made out."""
+    output: str = ""
+    """What the model wrote, whole."""
+    facts: dict[str, str] = {}
+    """What tables group by: subject, type, ..."""
 
 
 def doc_key(question: str, choices: Iterable[str], target: str) -> str:
-    """16 hex digits of the content: question, sorted choices and target text, whitespace folded.
+    """16 hex digits of the content: question, sorted choices and target text, folded.
 
-    Position in the file and order of the choices do not enter, so runs with other limits or shuffles still pair.
+    Position in the file and order of the choices do not enter, so runs with other limits or shuffles still pair, and
+    an item has one key in both harnesses.
     """
-    parts = [_fold(question), sorted(_fold(choice) for choice in choices), _fold(target)]
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:16]
+    parts = [fold(question), sorted(fold(choice) for choice in choices), fold(target)]
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def fold(text: str) -> str:
+    """A text without what harnesses change in it before they ask: case, white space, marks such as [header].
+
+    The marks are WikiHow's, in HellaSwag; both harnesses drop them and put a full stop for [title].
+    """
+    return " ".join(_MARK.sub(" ", str(text).replace(" [title]", ". ")).split()).casefold()
+
+
+def fingerprint(samples: Iterable[Sample]) -> str:
+    """12 hex digits over the contents of the items, in no order; empty without items."""
+    keys = sorted(sample.doc_key for sample in samples)
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:12] if keys else ""
+
+
+def digest(value: Any) -> str:
+    """12 hex digits of a JSON value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def picked(answer: str, choices: Sequence[str]) -> frozenset[int] | None:
+    """Which choices an answer means, from 0: letters (`B`, `B,C`, `BC`), or the text of one; None for neither.
+
+    >>> picked("B,C", ["red", "green", "blue"])
+    frozenset({1, 2})
+    """
+    letters = _NO_LETTER.sub("", answer)
+    if letters.isascii() and letters.isalpha() and letters.isupper() and len(set(letters)) == len(letters):
+        found = frozenset(ord(letter) - ord("A") for letter in letters)
+        if max(found) < len(choices):
+            return found
+    return frozenset({list(choices).index(answer)}) if answer in choices else None
 
 
 def number_repeats(samples: Iterable[Sample]) -> list[Sample]:
     """Items with equal content get a running number in the key, so that each is paired with one of the other run."""
-    seen: Counter[tuple[str, str, str]] = Counter()
+    seen: Counter[tuple[str, str]] = Counter()
     result = []
     for sample in samples:
-        key = (sample.task, sample.metric, sample.doc_key)
+        key = (sample.task, sample.doc_key)
         seen[key] += 1
         if seen[key] > 1:
             sample = sample.model_copy(update={"doc_key": f"{sample.doc_key}.{seen[key]}"})  # noqa: PLW2901
@@ -80,20 +159,24 @@ def number_repeats(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def with_stderr(scores: Iterable[Score], samples: Iterable[Sample]) -> list[Score]:
-    """Scores without a standard error get the one of their samples' mean: s / sqrt(n), s with n - 1.
+    """Scores without a standard error get that of their samples' mean: s / sqrt(n), s with n - 1.
 
-    Only where the samples give that very score (rounded to four digits by some harnesses), else it stays unknown.
+    A mean of k tasks' means has sqrt(sum of the squared errors of the tasks) / k. Only where the samples give that
+    very score (but for rounding), else it stays unknown.
     """
     values: dict[tuple[str, str], list[float]] = {}
     for sample in samples:
-        values.setdefault((sample.task, sample.metric), []).append(sample.score)
+        for metric, value in sample.scores.items():
+            values.setdefault((sample.task, metric), []).append(value)
     result = []
     for score in scores:
-        found = values.get((score.task, score.metric), [])
-        if score.stderr is None and len(found) > 1 and abs(statistics.fmean(found) - score.value) < 6e-5:
-            score = score.model_copy(  # noqa: PLW2901
-                update={"stderr": statistics.stdev(found) / math.sqrt(len(found))}
-            )
+        found = [values.get((task, score.metric), []) for task in score.tasks or (score.task,)]
+        groups = found if score.mean == "tasks" else [[value for group in found for value in group]]
+        if score.stderr is None and score.mean != "none" and min(map(len, groups)) > 1:
+            mean = statistics.fmean(map(statistics.fmean, groups))
+            if abs(mean - score.value) < ROUNDED:
+                error = math.sqrt(sum(statistics.variance(group) / len(group) for group in groups)) / len(groups)
+                score = score.model_copy(update={"stderr": error})  # noqa: PLW2901
         result.append(score)
     return result
 
@@ -103,7 +186,3 @@ def finite(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
-
-
-def _fold(text: str) -> str:
-    return " ".join(str(text).split())

@@ -9,9 +9,8 @@ import pytest
 
 from pipeline import preflight
 from pipeline.errors import PreflightError, RecipeError
-from pipeline.execute import _first_gpus
 from pipeline.follower import tracking
-from pipeline.harnesses import evalscope, lm_eval
+from pipeline.harnesses import evalscope, evalscope_read, lm_eval
 from pipeline.machine import read_machine
 from pipeline.plan import plan
 from pipeline.recipe_file import load_recipe
@@ -43,10 +42,10 @@ def test_a_data_set_with_a_longer_name_is_another_data_set(tmp_path: Path) -> No
     for name in ("mmlu_anatomy", "mmlu_pro_math"):
         record = {"index": 0, "messages": [], "target": "A", "sample_score": {"score": score}}
         (reviews / f"{name}.jsonl").write_text(json.dumps(record) + "\n")
-    samples, _ = evalscope._read_reviews(tmp_path, "mmlu", "", ("mmlu_pro_",))
-    assert {sample.subset for sample in samples} == {"anatomy"}
-    samples, _ = evalscope._read_reviews(tmp_path, "mmlu_pro", "")
-    assert {sample.subset for sample in samples} == {"math"}
+    samples, _ = evalscope_read._read_reviews(tmp_path, "mmlu", {}, ("mmlu_pro_",))
+    assert set(samples) == {"anatomy"}
+    samples, _ = evalscope_read._read_reviews(tmp_path, "mmlu_pro", {}, ())
+    assert set(samples) == {"math"}
 
 
 def test_a_folder_with_a_dot_is_a_folder() -> None:
@@ -66,19 +65,6 @@ def test_an_evaluation_on_the_cpu_of_a_gpu_machine_is_float32(tmp_path: Path) ->
     path = recipe_file(tmp_path, EVALUATE)
     recipe, _ = resolve(load_recipe(path, ["eval.lm_eval.device=cpu"]), read_machine(MACHINES / "gpu_24gb.json"))
     assert [suite.precision for suite in recipe.eval] == ["float32", "bfloat16"]
-
-
-@pytest.mark.parametrize(
-    ("count", "visible", "shown"),
-    [
-        (0, None, {}),
-        (2, None, {"CUDA_VISIBLE_DEVICES": "0,1"}),
-        (2, "4,5,6,7", {"CUDA_VISIBLE_DEVICES": "4,5"}),
-        (1, "GPU-aaaa,GPU-bbbb", {"CUDA_VISIBLE_DEVICES": "GPU-aaaa"}),
-    ],
-)
-def test_a_stage_sees_only_the_gpus_it_asked_for(count: int, visible: str | None, shown: dict[str, str]) -> None:
-    assert _first_gpus(count, {"CUDA_VISIBLE_DEVICES": visible} if visible else {}) == shown
 
 
 def test_what_would_fail_late_is_refused_early(tmp_path: Path) -> None:
