@@ -1,22 +1,13 @@
-"""Base against tuned on the same items: paired differences with intervals and tests. Pure.
-
-Right/wrong metrics: exact McNemar test (McNemar 1947; the binomial form for discordant pairs) and the adjusted Wald
-interval for a paired difference of proportions (Bonett & Price 2012, recommended by Fagerland, Lydersen & Laake 2014).
-Graded metrics: percentile bootstrap of the mean difference (Efron & Tibshirani 1993, 10,000 resamples, fixed seed) and
-the paired sign-flip permutation test (10,000 flips, or all of them for small n).
-"""
+"""Base against tuned on the same items: a row per score that both have. Pure; the statistics are paired.py's."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.results import Sample, Score
-
-RESAMPLES = 10_000
-SEED = 20_120
+from pipeline.paired import Pair, Paired, holm, paired_statistics
+from pipeline.results import ROUNDED, Sample, Score
 
 
 class Row(BaseModel):
@@ -36,26 +27,22 @@ class Row(BaseModel):
     ci_low: float | None
     ci_high: float | None
     p_value: float | None
+    p_mid: float | None = None
+    """The mid-p variant, nearer to its level than the exact test; None for graded metrics."""
+    p_adjusted: float | None = None
+    """Holm over the rows of the recipe; the members of a task that sums up others are a family of their own."""
     gained: int | None = None
     """Items only the tuned model got right."""
     lost: int | None = None
     """Items only the base got right."""
+    mde: float | None = None
+    """Minimum detectable effect: what a true difference would have to be to be found four times in five."""
+    method: str = ""
+    """Names of the test and the interval."""
+    part_of: str = ""
+    """The task of this suite that sums this one up, such as mmlu."""
     higher_is_better: bool = True
     remark: str = ""
-
-
-class Paired(BaseModel):
-    """Statistics of paired items."""
-
-    model_config = ConfigDict(frozen=True)
-
-    n: int
-    delta: float
-    ci_low: float
-    ci_high: float
-    p_value: float
-    gained: int | None = None
-    lost: int | None = None
 
 
 def compare(
@@ -67,121 +54,104 @@ def compare(
     confidence: float = 0.95,
 ) -> list[Row]:
     """A row per score that both models have; samples are paired by content, not by position."""
-    left, right = _by_metric(base_samples), _by_metric(tuned_samples)
-    other = {(score.task, score.metric): score for score in tuned}
+    left, right = _by_task(base_samples), _by_task(tuned_samples)
+    others = {(score.task, score.metric): score for score in tuned}
+    owners = _owners(base)
     rows = []
     for score in base:
-        key = (score.task, score.metric)
-        match = other.get(key)
-        if match is None:
+        other = others.get((score.task, score.metric))
+        if other is None:
             continue
-        remark = _difference(score, match)
-        pairs = _pair(left.get(key, {}), right.get(key, {}))
-        paired = None if remark else paired_statistics(pairs, confidence)
+        remark = _difference(score, other)
+        groups = _groups(score, left, right)
+        paired = None if remark else paired_statistics(groups, confidence)
         # Statistics belong to a score only if the samples give that very score (a corpus-level BLEU is no mean).
-        if paired and not _consistent(pairs, score.value, match.value):
+        if paired and not _consistent(groups, score.value, other.value):
             paired, remark = None, "not a mean over items: no paired interval"
-        if paired and paired.n < min(score.n, match.n):
-            remark = f"{paired.n} of {min(score.n, match.n)} items paired"
-        rows.append(
-            Row(
-                task=score.task,
-                harness=score.harness,
-                suite=suite,
-                metric=score.metric,
-                n=paired.n if paired else score.n,
-                base=score.value,
-                tuned=match.value,
-                delta=None if score.implementation != match.implementation else match.value - score.value,
-                ci_low=paired.ci_low if paired else None,
-                ci_high=paired.ci_high if paired else None,
-                p_value=paired.p_value if paired else None,
-                gained=paired.gained if paired else None,
-                lost=paired.lost if paired else None,
-                higher_is_better=score.higher_is_better,
-                remark=remark,
-            )
-        )
+        if paired and paired.n < min(score.n, other.n):
+            remark = f"{paired.n} of {min(score.n, other.n)} items paired"
+        rows.append(_row(suite, score, other, paired, remark, owners.get(score.task, "")))
     return rows
 
 
-def paired_statistics(pairs: Sequence[tuple[float, float]], confidence: float = 0.95) -> Paired | None:
-    """Difference tuned - base over (base, tuned) pairs; None below two pairs."""
-    if len(pairs) < 2:
-        return None
-    if all(value in (0.0, 1.0) for pair in pairs for value in pair):
-        return _binary(pairs, confidence)
-    return _graded(pairs, confidence)
-
-
-def _binary(pairs: Sequence[tuple[float, float]], confidence: float) -> Paired:
-    from scipy import stats
-
-    n = len(pairs)
-    gained = sum(1 for base, tuned in pairs if tuned > base)
-    lost = sum(1 for base, tuned in pairs if tuned < base)
-    p_value = float(stats.binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
-    p12, p21 = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    centre = p12 - p21
-    half = z * math.sqrt((p12 + p21 - centre**2) / (n + 2))
-    return Paired(
-        n=n,
-        delta=(gained - lost) / n,
-        ci_low=max(-1.0, centre - half),
-        ci_high=min(1.0, centre + half),
-        p_value=p_value,
-        gained=gained,
-        lost=lost,
-    )
-
-
-def _graded(pairs: Sequence[tuple[float, float]], confidence: float) -> Paired:
-    import numpy as np
-    from scipy import stats
-
-    difference = np.array([tuned - base for base, tuned in pairs])
-    delta = float(difference.mean())
-    if not difference.any():
-        return Paired(n=len(pairs), delta=0.0, ci_low=0.0, ci_high=0.0, p_value=1.0)
-    generator = np.random.default_rng(SEED)
-    interval = stats.bootstrap(
-        (difference,), np.mean, confidence_level=confidence, n_resamples=RESAMPLES, method="percentile",
-        batch=500, rng=generator,
-    ).confidence_interval  # fmt: skip
-    test = stats.permutation_test(
-        (difference,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, batch=500, vectorized=True,
-        rng=generator,
-    )  # fmt: skip
-    return Paired(
-        n=len(pairs),
-        delta=delta,
-        ci_low=float(interval.low),
-        ci_high=float(interval.high),
-        p_value=float(test.pvalue),
-    )
-
-
-def _by_metric(samples: Iterable[Sample]) -> dict[tuple[str, str], dict[str, float]]:
-    result: dict[tuple[str, str], dict[str, float]] = {}
-    for sample in samples:
-        result.setdefault((sample.task, sample.metric), {})[sample.doc_key] = sample.score
+def adjusted(rows: Sequence[Row]) -> list[Row]:
+    """The rows of all suites with `p_adjusted`; members of one summing task are one family, all other rows another."""
+    families: dict[tuple[str, str], list[int]] = {}
+    for index, row in enumerate(rows):
+        if row.p_value is not None:
+            families.setdefault((row.suite, row.part_of) if row.part_of else ("", ""), []).append(index)
+    result = list(rows)
+    for members in families.values():
+        values = holm([row.p_value for row in map(rows.__getitem__, members) if row.p_value is not None])
+        for index, value in zip(members, values, strict=True):
+            result[index] = rows[index].model_copy(update={"p_adjusted": value})
     return result
 
 
-def _pair(base: dict[str, float], tuned: dict[str, float]) -> list[tuple[float, float]]:
-    return [(base[key], tuned[key]) for key in sorted(base.keys() & tuned.keys())]
+def _row(suite: str, score: Score, other: Score, paired: Paired | None, remark: str, part_of: str) -> Row:
+    found = paired.model_dump(exclude={"n", "delta"}) if paired else {"ci_low": None, "ci_high": None, "p_value": None}
+    return Row(
+        task=score.task,
+        harness=score.harness,
+        suite=suite,
+        metric=score.metric,
+        n=paired.n if paired else score.n,
+        base=score.value,
+        tuned=other.value,
+        delta=None if _difference(score, other) else other.value - score.value,
+        part_of=part_of,
+        higher_is_better=score.higher_is_better,
+        remark=remark,
+        **found,
+    )
 
 
-def _consistent(pairs: Sequence[tuple[float, float]], base: float, tuned: float) -> bool:
-    """Whether the means over the pairs are the reported scores (EvalScope rounds to four digits)."""
-    n = len(pairs)
-    means = (sum(pair[0] for pair in pairs) / n, sum(pair[1] for pair in pairs) / n)
-    return abs(means[0] - base) < 6e-5 and abs(means[1] - tuned) < 6e-5
+def _owners(scores: Iterable[Score]) -> dict[str, str]:
+    """task -> the task with the most members that sums it up, directly or through others."""
+    sums = sorted({(score.task, score.tasks) for score in scores if score.tasks}, key=lambda item: -len(item[1]))
+    owners: dict[str, str] = {}
+    for index, (task, members) in enumerate(sums):
+        smaller = [name for name, inner in sums[index + 1 :] if set(inner) < set(members)]
+        for member in (*members, *smaller):
+            if member != task:
+                owners.setdefault(member, task)
+    return owners
+
+
+def _by_task(samples: Iterable[Sample]) -> dict[str, dict[str, Sample]]:
+    result: dict[str, dict[str, Sample]] = {}
+    for sample in samples:
+        result.setdefault(sample.task, {})[sample.doc_key] = sample
+    return result
+
+
+def _groups(score: Score, base: dict[str, dict[str, Sample]], tuned: dict[str, dict[str, Sample]]) -> list[list[Pair]]:
+    """(base, tuned) values of the items that make up a score: a group per task whose mean counts, else one."""
+    tasks = [_pairs(base.get(task, {}), tuned.get(task, {}), score.metric) for task in score.tasks or (score.task,)]
+    return tasks if score.mean == "tasks" else [[pair for pairs in tasks for pair in pairs]]
+
+
+def _pairs(base: dict[str, Sample], tuned: dict[str, Sample], metric: str) -> list[Pair]:
+    both = (key for key in sorted(base.keys() & tuned.keys()))
+    return [
+        (base[key].scores[metric], tuned[key].scores[metric])
+        for key in both
+        if metric in base[key].scores and metric in tuned[key].scores
+    ]
+
+
+def _consistent(groups: Sequence[Sequence[Pair]], base: float, tuned: float) -> bool:
+    """Whether the means over the pairs are the reported scores."""
+    filled = [group for group in groups if group]
+    means = [sum(sum(pair[i] for pair in group) / len(group) for group in filled) / len(filled) for i in (0, 1)]
+    return abs(means[0] - base) < ROUNDED and abs(means[1] - tuned) < ROUNDED
 
 
 def _difference(base: Score, tuned: Score) -> str:
-    """What differs between the implementations of two scores; such scores are never subtracted."""
-    left, right = base.implementation.model_dump(), tuned.implementation.model_dump()
+    """What differs between the implementations of two scores; such scores are never subtracted.
+
+    Of other items only those that both were asked are compared, so they are no other implementation.
+    """
+    left, right = (score.implementation.model_dump(exclude={"data"}) for score in (base, tuned))
     parts = [f"{key}: {left[key]} / {right[key]}" for key in left if left[key] != right[key]]
     return "not the same implementation: " + "; ".join(parts) if parts else ""
