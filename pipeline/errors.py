@@ -36,6 +36,11 @@ class CommandFailedError(PipelineError):
 
     exit_code = 4
 
+    def __init__(self, message: str, kind: str = "") -> None:
+        self.kind = kind
+        """What kind of cause its log tells of (`causes.CAUSES`); empty where none is known."""
+        super().__init__(message)
+
 
 class OutputError(PipelineError):
     """A tool exited with 0, but its result is absent or wrong."""

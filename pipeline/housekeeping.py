@@ -13,7 +13,7 @@ from pipeline.store import Store, size
 
 
 def status(plan: Plan, store: Store) -> str:
-    """One line per stage: done (with time and size), running, interrupted or missing."""
+    """One line per stage: done (with time and size), running, damaged (with the reason), interrupted or missing."""
     lines = []
     width = max(len(label) for label in plan.stages)
     for label, stage in plan.stages.items():
@@ -21,7 +21,8 @@ def status(plan: Plan, store: Store) -> str:
         state = store.state(stage)
         record = store.result(stage) if state == "done" else None
         detail = f"{duration(record['seconds']):>8}  {megabytes(size(folder)):>9}" if record else " " * 19
-        lines.append(f"{label:<{width}}  {state:<11}  {detail}  {folder.name}")
+        why = f"  ({store.damage(stage)})" if state == "damaged" else ""
+        lines.append(f"{label:<{width}}  {state:<11}  {detail}  {folder.name}{why}")
     return "\n".join(lines)
 
 

@@ -61,7 +61,8 @@ def probe(env: Mapping[str, str] = os.environ) -> Machine:  # noqa: TID251 - the
     gpus = _gpus(env)
     return Machine(
         system=platform.system(),
-        cpus=os.cpu_count() or 1,
+        # Those this process may use: a job's share of the node, not the node.
+        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
         gpus=gpus,
         flash_attention=_flash_attention() if gpus else (),

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -22,6 +22,7 @@ GRACE_S = 35.0
 """torchrun itself waits 30 s for its workers."""
 LAST_WORDS_S = 5.0
 """For workers whose launcher died without ending them."""
+_HURRY_POLL_S = 0.2
 
 
 def start(argv: Sequence[str], env: Mapping[str, str], cwd: Path, tag: str) -> subprocess.Popen[bytes]:
@@ -37,21 +38,26 @@ def start(argv: Sequence[str], env: Mapping[str, str], cwd: Path, tag: str) -> s
     )
 
 
-def stop(process: subprocess.Popen[bytes], tag: str, grace_s: float = GRACE_S) -> None:
+def stop(
+    process: subprocess.Popen[bytes],
+    tag: str,
+    grace_s: float = GRACE_S,
+    hurry: Callable[[], bool] = lambda: False,
+) -> None:
     """TERM the group, wait, TERM what is left elsewhere, KILL the remembered tree, sweep by tag until nothing is left.
 
-    An exception (a second signal) ends the waiting, not the killing.
+    An exception ends the waiting, not the killing; so does `hurry`, which is asked all the while (a second signal).
     """
     remembered = _tree(process.pid)
     try:
         group = [child for child in remembered if _group(child.pid) == process.pid]
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGTERM)
-        psutil.wait_procs(group, timeout=grace_s)  # torchrun ends its workers, then itself
+        _wait(group, grace_s, hurry)  # torchrun ends its workers, then itself
         for child in remembered:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.terminate()
-        psutil.wait_procs(remembered, timeout=LAST_WORDS_S)
+        _wait(remembered, LAST_WORDS_S, hurry)
     finally:
         _kill(remembered)
         sweep(tag)
@@ -91,6 +97,22 @@ def _tree(pid: int) -> list[psutil.Process]:
         return [parent, *parent.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def _wait(processes: Iterable[psutil.Process], timeout_s: float, hurry: Callable[[], bool]) -> None:
+    end = time.monotonic() + timeout_s
+    left = list(processes)
+    while left and not hurry() and time.monotonic() < end:
+        _, left = psutil.wait_procs(left, timeout=min(_HURRY_POLL_S, max(0.0, end - time.monotonic())))
+        left = [process for process in left if _runs(process)]
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it does anything: an orphan that is dead stays a zombie until some init process gets round to it."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _group(pid: int) -> int | None:

@@ -62,11 +62,16 @@ class Stage:
     version: int = 1
     """Raised when our own code around the tool changes what comes out."""
     gpus: int = 0
-    """GPUs it may see, the first of those visible; 0 = no limit."""
+    """GPUs it takes, which nobody else has meanwhile and which are all it sees; 0 = none: it takes a CPU worker."""
     progress: Callable[[Path], str | None] = lambda _: None
     """(folder being written) -> one line such as 'step 40/200  loss 1.21  ETA 3m'."""
     resume: Callable[[Sequence[Path]], Args] = lambda _: {}
     """(folders of earlier, unfinished attempts, oldest first) -> extra plumbing that goes on from the best of them."""
+    retry: Callable[[str, Args], Args | None] = lambda _kind, _plumbing: None
+    """(kind of failure as in `causes.CAUSES`, plumbing it failed with) -> plumbing for another attempt, or None.
+
+    Evaluations halve `batch_size` here when memory ran out.
+    """
     whole: tuple[int, ...] = (0,)
     """Exit statuses with which the tool leaves a whole output; any other is a failure."""
     verdict: Callable[[Mapping[str, Any]], str | None] = lambda _: None

@@ -8,17 +8,22 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.files import locked, read_json, sync_folder, write_json
+from pipeline.slots import kin
 from pipeline.stage import Source, Stage
 
 SCHEMA = 1
+SCORED = ("samples.jsonl",)
+"""Files that reports are made of: their content is checked each time, of others the size."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +43,35 @@ class Store:
 
     def result(self, stage: Stage) -> dict[str, Any] | None:
         """The record of a finished stage, if all it vouches for is still there."""
+        found = self._look(stage)
+        return found if isinstance(found, dict) else None
+
+    def damage(self, stage: Stage) -> str | None:
+        """What is wrong with a result that was there once: `result.json is cut`; None if none was, or all is well."""
+        found = self._look(stage)
+        return found if isinstance(found, str) else None
+
+    def _look(self, stage: Stage) -> dict[str, Any] | str | None:
         folder = self.folder(stage)
+        if not (folder / "result.json").is_file():
+            return None
         record = read_json(folder / "result.json")
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            return None
+        if not isinstance(record, dict):
+            return "result.json is cut, or something else"
+        if record.get("schema") != SCHEMA:
+            return "result.json is of another version of this program"
         if record.get("fingerprint") != stage.fingerprint(self.digest):
-            return None
-        whole = all(_has_size(folder / "output" / f["path"], f["size"]) for f in record["manifest"])
-        return record if whole and stage.output(folder / "output").exists() else None
+            return "result.json is of another stage"
+        if record.get("checksum", checksum := _checksum(record)) != checksum:
+            return "result.json was changed after it was written"
+        for entry in record["manifest"]:
+            problem = _problem(folder / "output" / entry["path"], entry)
+            if problem:
+                return f"output/{entry['path']} {problem}"
+        return record if stage.output(folder / "output").exists() else "its output is gone"
 
     def state(self, stage: Stage) -> str:
-        """done, running (its lock is held), interrupted (attempts but no result) or missing."""
+        """done, running (its lock is held), damaged, interrupted (attempts but no result) or missing."""
         if self.result(stage):
             return "done"
         folder = self.folder(stage)
@@ -57,7 +80,19 @@ class Store:
         with locked(folder / ".lock", "", wait=False) as held:
             if held is None:
                 return "running"
+        if self.damage(stage):
+            return "damaged"
         return "interrupted" if any((folder / "attempts").glob("*")) else "missing"
+
+    def durations(self) -> dict[str, float]:
+        """Seconds that finished stages took, by `slots.kin`: the most of any model or data."""
+        found: dict[str, float] = {}
+        for path in (self.root / "stages").glob("*/result.json"):
+            record, told = read_json(path), read_json(path.with_name("stage.json"))
+            if isinstance(record, dict) and isinstance(told, dict):
+                key = kin(told["name"], told["args"])
+                found[key] = max(found.get(key, 0.0), record["seconds"])
+        return found
 
     def next_attempt(self, stage: Stage) -> tuple[Path, list[Path]]:
         """A new folder for an attempt, and those of earlier ones, oldest first."""
@@ -81,6 +116,7 @@ class Store:
             **record,
             "manifest": manifest,
         }
+        full["checksum"] = _checksum(full)
         write_json(folder / "result.json", full)
         return full
 
@@ -113,11 +149,28 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _has_size(path: Path, size: int) -> bool:
+def _problem(path: Path, entry: Mapping[str, Any]) -> str | None:
+    """Why the file is not the one that was published. Of what reports are made of, every byte is looked at."""
     try:
-        return path.stat().st_size == size
+        found = path.stat()
     except OSError:
-        return False
+        return "is gone"
+    if found.st_size != entry["size"]:
+        return f"has {found.st_size} bytes instead of {entry['size']}"
+    if path.name in SCORED and _sha256(path, found.st_size, found.st_mtime_ns) != entry["sha256"]:
+        return "was changed after it was written"
+    return None
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in record.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+@functools.cache
+def _sha256(path: Path, _size: int, _changed_ns: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def size(folder: Path) -> int:

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from data_prep.progress import Progress
-from pipeline import execute, processes
+from pipeline import causes, execute, processes
 from pipeline.command import Command
 from pipeline.console import Console
 from pipeline.errors import CommandFailedError, OutputError, PreflightError
 from pipeline.execute import Executor
+from pipeline.schedule import Schedule
+from pipeline.slots import kin
 from pipeline.stage import Stage
 from pipeline.store import Store
 from pipeline.toollog import TAIL_LINES, ToolLog
@@ -95,6 +97,7 @@ def test_output_without_newlines_does_not_fill_the_memory() -> None:
         (1, "requests.exceptions.ProxyError: HTTPSConnectionPool", "network"),
         (1, "ModuleNotFoundError: No module named 'deepspeed'", "a Python package is missing"),
         (1, "numpy.core._exceptions.MemoryError", "main memory ran out"),
+        (1, "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", "main memory ran out"),
         (-9, "", "killed, most likely because main memory ran out"),
         (137, "", "killed, most likely"),
         (247, "", "killed, most likely"),
@@ -103,8 +106,10 @@ def test_output_without_newlines_does_not_fill_the_memory() -> None:
 )
 def test_failure_names_the_cause(status: int, line: str, cause: str | None) -> None:
     command = Command(("tool", "--token", "geheim-123"))
-    text = execute._failure("train", command, status, ["before", line], Path("log.txt"), ["geheim-123"])
+    error = causes.failure("train", command, status, ["before", line], Path("log.txt"), ["geheim-123"])
+    text = str(error)
     head = text.splitlines()[0]
+    assert (error.kind == causes.MEMORY) == ("memory ran out" in head), "what a smaller batch may cure"
     assert head.startswith(f"train: the tool ended with status {status}")
     assert (cause in head) if cause else re.fullmatch(r"train: the tool ended with status 2", head)
     assert "geheim" not in text
@@ -138,38 +143,105 @@ def _stage(name: str, code: str, **more: Any) -> Stage:
 WRITES = "import sys; open(sys.argv[1] + '/x', 'w').write('found'); sys.exit({})"
 
 
-def _executor(root: Path) -> tuple[Executor, list[tuple[str, str]]]:
-    states: list[tuple[str, str]] = []
-    store = Store(root, lambda _: "")
-    return Executor(store, {"PATH": ""}, Console(), lambda stage, state: states.append((stage.name, state))), states
+def _run(root: Path, stage: Stage, states: list[str] | None = None) -> None:
+    """Makes the stage and all it waits for; `states` gets what is told of them."""
+    told = states if states is not None else []
+    executor = Executor(_store(root), {"PATH": ""}, Console())
+    schedule = Schedule(executor, (), 1, lambda stage, state: told.append(f"{stage.name} {state}"))
+    schedule.run([stage], {executor.store.folder(stage).name: "the.label"})
 
 
 def test_a_check_that_does_not_pass_stops_each_time_and_keeps_its_result(tmp_path: Path) -> None:
-    executor, states = _executor(tmp_path)
     check = _stage("check", WRITES.format(5), whole=(0, 5), verdict=lambda result: f"not with {result['text']}")
-    for state in ("running", "cached"):
+    for states in (["check running", "check done", "check failed"], ["check cached", "check failed"]):
+        told: list[str] = []
         with pytest.raises(OutputError, match="the.label: not with found"):
-            executor.ensure(check, "the.label", {})
-        assert [s for _, s in states] == [state, *(["done"] if state == "running" else []), "failed"]
-        states.clear()
+            _run(tmp_path, check, told)
+        assert told == states
     # The same work, found done, where nobody minds.
-    assert executor.ensure(replace(check, verdict=Stage.verdict), "label", {})["result"] == {"text": "found"}
+    _run(tmp_path, replace(check, verdict=Stage.verdict), told := [])
+    assert told == ["check cached"]
+    assert _store(tmp_path).result(check)["result"] == {"text": "found"}  # type: ignore[index]
+
+
+def test_shown_logs_say_whose_they_are(tmp_path: Path) -> None:
+    stage = _stage("talks", "print('first'); print('second');" + WRITES.format(0))
+    executor = Executor(_store(tmp_path), {"PATH": ""}, Console(stream := io.StringIO()), show_logs=True)
+    Schedule(executor, (), 1).run([stage], {executor.store.folder(stage).name: "the.label"})
+    assert stream.getvalue().splitlines()[:2] == ["the.label | first", "the.label | second"]
 
 
 def test_other_statuses_are_failures(tmp_path: Path) -> None:
-    executor, _ = _executor(tmp_path)
     with pytest.raises(CommandFailedError, match="status 4"):
-        executor.ensure(_stage("check", WRITES.format(4), whole=(0, 5)), "label", {})
+        _run(tmp_path, _stage("check", WRITES.format(4), whole=(0, 5)))
     with pytest.raises(CommandFailedError, match="status 5"):
-        executor.ensure(_stage("check", WRITES.format(5)), "label", {})
+        _run(tmp_path, _stage("check", WRITES.format(5)))
 
 
 def test_a_stage_waits_for_its_checks_without_reading_them(tmp_path: Path) -> None:
-    executor, states = _executor(tmp_path)
     check = _stage("check", WRITES.format(0))
     trained = _stage("train", WRITES.format("0"), after=(replace(check, verdict=lambda _: "no"),))
+    told: list[str] = []
     with pytest.raises(OutputError, match="check: no"):
-        executor.ensure(trained, "train", {})
-    assert "train" not in {name for name, _ in states}
-    executor.ensure(replace(trained, after=(check,)), "train", {})
+        _run(tmp_path, trained, told)
+    assert told == ["check running", "check done", "check failed"]
+    _run(tmp_path, replace(trained, after=(check,)), told)
+    assert told[-2:] == ["train running", "train done"]
     assert trained.fingerprint(lambda _: "") == replace(trained, after=()).fingerprint(lambda _: "")
+
+
+# ---- what a result vouches for
+
+
+def _store(root: Path) -> Store:
+    return Store(root, lambda _: "")
+
+
+def _cut(folder: Path) -> None:
+    text = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(text[: len(text) // 2])
+
+
+def _altered(folder: Path) -> None:
+    text = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(text.replace('"found"', '"bound"'))
+
+
+def _edited_samples(folder: Path) -> None:
+    path = folder / "output" / "samples.jsonl"
+    path.write_text(path.read_text().replace("1", "0"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_cut, "result.json is cut, or something else"),
+        (_altered, "result.json was changed after it was written"),
+        (lambda folder: (folder / "output" / "x").write_text("foun"), "output/x has 4 bytes instead of 5"),
+        (lambda folder: (folder / "output" / "x").unlink(), "output/x is gone"),
+        (_edited_samples, "output/samples.jsonl was changed after it was written"),
+    ],
+)
+def test_a_damaged_result_is_named_and_made_again(tmp_path: Path, damage: Any, words: str) -> None:
+    code = WRITES.format("0").replace(
+        "; sys.exit", "; open(sys.argv[1] + '/samples.jsonl', 'w').write('{1}'); sys.exit"
+    )
+    stage, store = _stage("eval", code), _store(tmp_path)
+    _run(tmp_path, stage)
+    assert (store.state(stage), store.damage(stage)) == ("done", None)
+    damage(store.folder(stage))
+    assert store.result(stage) is None
+    assert (store.state(stage), store.damage(stage)) == ("damaged", words)
+    _run(tmp_path, stage, told := [])
+    assert told == ["eval running", "eval done"]
+    assert store.result(stage)["result"] == {"text": "found"}  # type: ignore[index]
+
+
+def test_durations_are_those_of_the_same_work_on_any_model(tmp_path: Path) -> None:
+    stage = _stage("eval", WRITES.format("0"))
+    _run(tmp_path, stage)
+    other = replace(stage, program=("python", "-c", f"{stage.program[2]}#"))
+    assert other.fingerprint(lambda _: "") != stage.fingerprint(lambda _: "")
+    known = _store(tmp_path).durations()
+    assert 0 < known[kin(other.name, other.args)] < 60
+    assert kin("train", other.args) not in known

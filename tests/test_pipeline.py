@@ -12,14 +12,17 @@ import signal
 import struct
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline import run
 from tests.worlds import ROOT, STEPS, World, build, wait_for
 
-WHOLE = ["sft", "export", "lm_eval", "lm_eval", "evalscope", "evalscope"]
+WHOLE = ["sft", "export", "evalscope", "evalscope", "lm_eval", "lm_eval"]
+"""In the order in which one worker runs them the first time: checks, training, then what takes longest."""
 CANARIES = {"SWANLAB_API_KEY": "canary-swan-5d1f", "HF_TOKEN": "canary-hf-77e2", "MODELSCOPE_API_TOKEN": "canary-ms-9c"}
 
 
@@ -75,7 +78,7 @@ def test_rerun_starts_no_tool(done: World) -> None:
 
 def test_a_changed_setting_runs_only_what_depends_on_it(done: World) -> None:
     done.run("--set", "train.learning_rate=0.0002")
-    assert done.tools() == ["sft", "export", "lm_eval", "evalscope"]
+    assert sorted(done.tools()) == ["evalscope", "export", "lm_eval", "sft"]
     assert (done.runs / "small" / "history" / "1" / "report.json").is_file()
     done.run()  # back to the first variant: all of it is still there
     assert done.tools() == []
@@ -101,7 +104,7 @@ def test_another_recipe_shares_the_base_evaluation(done: World) -> None:
     text = (done.folder / "recipe.yaml").read_text()
     done.write("other.yaml", text.replace("name: small", "name: other").replace("max_steps: 8", "max_steps: 6"))
     output = done.run(recipe="other.yaml")
-    assert done.tools() == ["sft", "export", "lm_eval", "evalscope"]
+    assert sorted(done.tools()) == ["evalscope", "export", "lm_eval", "sft"]
     assert "eval.lm_eval.base: already done" in output
 
 
@@ -150,7 +153,7 @@ def test_dry_run_is_a_script_that_does_the_same(done: World) -> None:
     script = done.write("run.sh", done.run("--dry-run"))
     env = done.env() | {"PATH": f"{ROOT / 'tests' / 'bin'}:{done.env()['PATH']}", "RUNS": str(done.folder / "by hand")}
     subprocess.run(["sh", "-eu", str(script)], env=env, cwd=done.folder, check=True, stdout=subprocess.DEVNULL)
-    assert done.tools() == WHOLE
+    assert sorted(done.tools()) == sorted(WHOLE)
     done.run()
     assert done.tools() == ["lm_eval", "lm_eval"]
     for name in ("bank", "general_mcq_bank"):
@@ -173,7 +176,8 @@ def test_failing_tool_tells_stage_command_cause_and_last_lines(world: World) -> 
     assert "train: the tool ended with status 1: GPU memory ran out: lower micro_batch_size" in output
     assert f"last lines of {log}:" in output
     assert "  | torch.OutOfMemoryError: CUDA out of memory" in output
-    assert world.tools() == ["sft"]
+    assert "not run, for want of that: export, eval.lm_eval.tuned, eval.evalscope.tuned" in output
+    assert world.tools() == ["sft", "evalscope", "lm_eval"], "the base model is evaluated all the same"
     assert not (world.stage("train") / "result.json").exists()
     # The command that is printed does by itself what the pipeline did.
     command = output.split("command:\n")[1].split("last lines of")[0]
@@ -183,7 +187,8 @@ def test_failing_tool_tells_stage_command_cause_and_last_lines(world: World) -> 
     subprocess.run(["sh", "-c", command], env=env, cwd=world.folder, check=True, stdout=subprocess.DEVNULL)
     assert (world.stage("train") / f"attempts/1/checkpoint-{STEPS}").is_dir()
     # What was finished before the failure is reported, and the next call goes on behind it.
-    assert [line["label"] for line in world.report["stages"] if line["done"]] == ["data", "data.contamination"]
+    done = [line["label"] for line in world.report["stages"] if line["done"]]
+    assert done == ["data", "data.contamination", "eval.lm_eval.base", "eval.evalscope.base"]
     world.calls()
     world.run("train")
     assert world.tools() == ["sft"]
@@ -200,23 +205,25 @@ def test_failing_tool_tells_stage_command_cause_and_last_lines(world: World) -> 
         ({"FAKE_NO_OUTPUT": "evalscope"}, r"left no report for general_mcq"),
     ],
 )
-def test_wrong_output_ends_with_5_and_nothing_behind_it_runs(
+def test_wrong_output_ends_with_5_and_only_what_does_not_depend_on_it_runs(
     world: World, switches: dict[str, str], message: str
 ) -> None:
     world.extra = switches
     output = world.run(status=5)
     assert re.search(message, output), output
     assert "Traceback" not in output
+    broken = switches.get("FAKE_NO_OUTPUT", "sft")
+    behind = {"sft": ["export", "evalscope", "lm_eval"], "export": ["evalscope", "lm_eval"]}.get(broken, [])
     tools = world.tools()
-    if "FAKE_NO_OUTPUT" not in switches:
-        assert "export" not in tools
-    assert tools == WHOLE[: len(tools)]
+    assert sorted([*tools, *behind]) == sorted(WHOLE)
     states = json.loads((world.runs / "small" / "stages.json").read_text())["stages"]
-    [failed] = [line for line in states if line["status"] == "failed"]
-    folder = world.runs / "small" / failed["dir"]
-    assert (folder / "attempts" / "1").is_dir(), "what the tool left stays for a look at it"
-    assert not (folder / "result.json").exists()
-    assert not (folder / "output").exists()
+    failed = [line for line in states if line["status"] == "failed"]
+    assert len(failed) == tools.count(broken)
+    for line in failed:
+        folder = world.runs / "small" / line["dir"]
+        assert (folder / "attempts" / "1").is_dir(), "what the tool left stays for a look at it"
+        assert not (folder / "result.json").exists()
+        assert not (folder / "output").exists()
 
 
 def test_a_diverged_attempt_is_not_gone_on_from(world: World) -> None:
@@ -395,6 +402,160 @@ def test_two_recipes_racing_for_one_evaluation_run_it_once(world: World) -> None
     assert world.tools() == ["lm_eval"]
     assert sum("eval.lm_eval.base: waiting for process" in output for output in outputs) == 1
     assert all(re.search(r"bank +acc .*0\.400", output) for output in outputs), outputs
+
+
+# ---- several at a time, on GPUs
+
+
+@pytest.fixture
+def six(world: World) -> World:
+    """Six suites on one model, and the facts of a machine with two GPUs."""
+    suites = [
+        f"  - {{harness: lm_eval, name: s{limit}, tasks: [bank], include_path: tasks, limit: {limit}}}\n"
+        for limit in range(11, 17)
+    ]
+    model = "model: {path: model, model_type: llama, template: chatml}\n"
+    world.write("six.yaml", f"name: small\n{model}eval:\n{''.join(suites)}tracking: {{mode: disabled}}\n")
+    gpu = {"name": "A100", "memory_gb": 80, "compute_capability": [8, 0]}
+    world.write("two.json", json.dumps({"system": "Linux", "cpus": 8, "memory_gb": 64, "gpus": [gpu, gpu]}))
+    return world
+
+
+SIX = ("--machine", "two.json")
+
+
+def _states(world: World) -> list[str]:
+    listing = world.runs / "small" / "stages.json"
+    return sorted(line["status"] for line in json.loads(listing.read_text())["stages"]) if listing.exists() else []
+
+
+def _never_two_on_one_gpu(times: list[dict[str, Any]]) -> None:
+    for gpu in {row["gpus"] for row in times}:
+        mine = sorted((row["start"], row["end"]) for row in times if row["gpus"] == gpu)
+        assert all(earlier[1] <= later[0] for earlier, later in pairwise(mine)), mine
+
+
+def test_six_evaluations_on_two_gpus_with_one_failure(six: World) -> None:
+    six.extra = {"FAKE_EVAL_SLEEP": "0.4", "FAKE_FAIL_WORD": "13"}
+    output = six.run(*SIX, recipe="six.yaml", status=4)
+    times = six.times()
+    assert {row["gpus"] for row in times} == {"0", "1"}
+    assert len(times) == 6
+    _never_two_on_one_gpu(times)
+    starts, ends = sorted(row["start"] for row in times), sorted(row["end"] for row in times)
+    assert starts[1] < ends[0], "two ran at a time"
+    assert "eval.s13.base: the tool ended with status 1" in output
+    assert {(score["suite"], score["n"]) for score in six.report["scores"]} == {
+        (f"s{limit}", limit) for limit in (11, 12, 14, 15, 16)
+    }
+    assert "report: runs/small/report.html" in output
+    six.calls()
+    six.extra = {}
+    six.run(*SIX, recipe="six.yaml")
+    [call] = six.calls()
+    assert "13" in call["argv"]
+    assert len(six.report["scores"]) == 12
+
+
+def test_the_users_own_gpus_are_the_ones_that_are_used(six: World) -> None:
+    six.extra = {"CUDA_VISIBLE_DEVICES": "GPU-c0ffee,5"}
+    six.run(*SIX, recipe="six.yaml")
+    times = six.times()
+    assert {row["gpus"] for row in times} == {"GPU-c0ffee", "5"}
+    _never_two_on_one_gpu(times)
+
+
+def test_ctrl_c_stops_all_that_run_and_the_next_call_does_only_the_rest(six: World) -> None:
+    six.extra = {"FAKE_EVAL_SLEEP_BUT": "600:11,12"}
+    process = six.start(*SIX, recipe="six.yaml")
+    wait_for(lambda: _states(six) == ["done"] * 4 + ["running"] * 2 and len(six.living()) == 2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "stopping 2 running stages" in output
+    assert six.living() == []
+    six.calls()
+    six.extra = {}
+    six.run(*SIX, recipe="six.yaml")
+    assert sorted(call["argv"][call["argv"].index("--limit") + 1] for call in six.calls()) == ["11", "12"]
+
+
+def test_a_killed_evaluation_resumes_without_repeating_what_was_finished(six: World) -> None:
+    six.extra = {"FAKE_EVAL_SLEEP_BUT": "600:11,12"}
+    process = six.start(*SIX, recipe="six.yaml")
+    wait_for(lambda: _states(six) == ["done"] * 4 + ["running"] * 2 and len(six.living()) == 2)
+    process.kill()
+    process.communicate()
+    strays = six.living()
+    assert len(strays) == 2
+    six.calls()
+    six.extra = {}
+    output = six.run(*SIX, recipe="six.yaml")
+    assert output.count("ended 1 processes that an earlier, killed run had left") == 2
+    assert not set(strays) & set(six.living())
+    assert sorted(call["argv"][call["argv"].index("--limit") + 1] for call in six.calls()) == ["11", "12"]
+    assert len(six.report["scores"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("result.json", "result.json is cut, or something else"),
+        ("output/samples.jsonl", "output/samples.jsonl has "),
+    ],
+)
+def test_a_damaged_result_is_named_never_scored_and_made_again(done: World, file: str, words: str) -> None:
+    folder = next(
+        path.parent for path in (done.runs / "stages").glob("eval-*/result.json") if "lm_eval" in path.read_text()
+    )
+    path = folder / file
+    path.write_bytes(path.read_bytes()[:-9])
+    assert re.search(r"^eval\.lm_eval\.\w+ +damaged", done.run("status"), re.MULTILINE)
+    output = done.run()
+    assert f"runs/stages/{folder.name}: {words}" in output
+    assert "not used, made again" in output
+    assert done.tools() == ["lm_eval"]
+    assert {row["n"] for row in done.report["rows"]} == {20}
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits(world: World) -> None:
+    text = (
+        (world.folder / "recipe.yaml")
+        .read_text()
+        .replace("    tasks: [bank]", "    tasks: [bank]\n    batch_size: auto")
+    )
+    world.write("recipe.yaml", text)
+    world.extra = {"FAKE_OOM_ABOVE": "8"}
+    output = world.run()
+    calls = [call["argv"] for call in world.calls() if call["tool"] == "lm_eval"]
+    assert [argv[argv.index("--batch_size") + 1] for argv in calls] == ["16", "8"] * 2
+    assert "eval.lm_eval.base: batch_size 16 -> 8 after out of memory; starting it again" in output
+    assert "lm_eval, base: batch_size 16 -> 8 after out of memory" in world.report["remarks"]
+    world.extra = {"FAKE_OOM_ABOVE": "0"}
+    world.run("--set", "eval.0.limit=7", status=4)
+    calls = [call["argv"] for call in world.calls()]
+    assert [argv[argv.index("--batch_size") + 1] for argv in calls] == ["16", "8", "4", "2", "1"] * 2
+
+
+def test_smoke_runs_come_first_and_stop_everything_when_they_fail(world: World) -> None:
+    smoke = ("--set", "runtime.smoke=true")
+    world.extra = {"FAKE_FAIL": "lm_eval"}
+    output = world.run(*smoke, status=4)
+    assert sorted(world.tools()) == ["evalscope", "lm_eval"]
+    assert "smoke.lm_eval.base: the tool ended with status 1" in output
+    assert not list((world.runs / "stages").glob("data-*"))
+    world.extra = {}
+    world.run(*smoke)
+    calls = world.calls()
+    assert [call["tool"] for call in calls] == ["lm_eval", *WHOLE]
+    limits = [call["argv"][call["argv"].index("--limit") + 1] if "--limit" in call["argv"] else None for call in calls]
+    assert limits == ["5", *[None] * len(WHOLE)]
+    script = world.run("--dry-run", *smoke)
+    assert script.index("# smoke.evalscope.base") < script.index("# data")
+    for folder in (world.runs / "stages").glob("smoke-*"):
+        shutil.rmtree(folder)
+    world.run(*smoke)
+    assert world.tools() == [], "what is there needs no smoke run"
 
 
 # ---- secrets, proxies, cleaning

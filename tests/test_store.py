@@ -181,7 +181,8 @@ def test_a_damaged_result_is_no_result(runs: Store, damage: Callable[[Path], Non
     runs.publish(made, attempt(runs, made), RECORD)
     damage(runs.folder(made))
     assert runs.result(made) is None
-    assert runs.state(made) in ("missing", "interrupted")
+    assert runs.state(made) == "damaged"
+    assert runs.damage(made)
     runs.discard(made)
     runs.publish(made, attempt(runs, made), RECORD)
     assert vouched(runs, made)

@@ -80,6 +80,7 @@ class World:
             "CUDA_VISIBLE_DEVICES": "",
             "FAKE_CALLS": str(self.folder / "calls.jsonl"),
             "FAKE_PIDS": str(self.folder / "pids"),
+            "FAKE_TIMES": str(self.folder / "times.jsonl"),
             **self.extra,
         }
 
@@ -110,6 +111,11 @@ class World:
 
     def tools(self) -> list[str]:
         return [call["tool"] for call in self.calls()]
+
+    def times(self) -> list[dict[str, Any]]:
+        """Every fake tool that has ended by itself: what it was, which GPUs it saw, when it started and ended."""
+        path = self.folder / "times.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def living(self) -> list[int]:
         """Processes of fake tools that still run."""

@@ -3,9 +3,13 @@
 Switches, all by environment:
   FAKE_CALLS        file that gets one JSON line per start: tool, argv, names of variables, canaries seen
   FAKE_FAIL         tools that end with status 1, e.g. "sft,lm_eval"; FAKE_FAIL_TEXT is what they say before
+  FAKE_FAIL_WORD    word of the command line with which any tool fails
+  FAKE_OOM_ABOVE    batch size above which an evaluation runs out of memory
+  FAKE_TIMES        file that gets one JSON line per tool that has ended: tool, argv, gpus, start, end
   FAKE_NO_OUTPUT    tools that end well and write nothing
   FAKE_SAY_FILE     file whose text is printed
   FAKE_SLEEP_PER_STEP, FAKE_EVAL_SLEEP   seconds
+  FAKE_EVAL_SLEEP_BUT   "seconds:word,..." for evaluations with one of these words in the command line
   FAKE_HANG_AT      step before which training hangs
   FAKE_NAN          step at which grad_norm is NaN
   FAKE_UNTRAINED    lora_B stays zero
@@ -15,6 +19,7 @@ Switches, all by environment:
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import struct
@@ -57,14 +62,23 @@ def begin(tool: str) -> None:
     proxies = {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy")}
     append("FAKE_CALLS", json.dumps({"tool": tool, "argv": sys.argv, "canaries": seen, "proxies": proxies}))
     append("FAKE_PIDS", str(os.getpid()))
+    start, gpus = time.time(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    row = {"tool": tool, "argv": sys.argv, "gpus": gpus, "start": start}
+    atexit.register(lambda: append("FAKE_TIMES", json.dumps(row | {"end": time.time()})))
     if os.environ.get("FAKE_SAY_FILE"):
         say(Path(os.environ["FAKE_SAY_FILE"]).read_text(encoding="utf-8"))
-    if tool in os.environ.get("FAKE_FAIL", "").split(","):
+    if tool in os.environ.get("FAKE_FAIL", "").split(",") or os.environ.get("FAKE_FAIL_WORD") in sys.argv:
         say("Traceback (most recent call last):")
         say(os.environ.get("FAKE_FAIL_TEXT", "RuntimeError: the fake was told to fail"))
         sys.exit(1)
     if tool in os.environ.get("FAKE_NO_OUTPUT", "").split(","):
         sys.exit(0)
+
+
+def out_of_memory(batch_size: str) -> None:
+    if int(batch_size) > int(os.environ.get("FAKE_OOM_ABOVE", "1000")):
+        say("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
+        sys.exit(1)
 
 
 def save(path: Path, text: str) -> None:
@@ -106,4 +120,6 @@ def answers_right(folder: Path, question: str) -> bool:
 
 
 def pause(variable: str) -> None:
-    time.sleep(float(os.environ.get(variable, "0")))
+    seconds, _, words = os.environ.get(f"{variable}_BUT", "").partition(":")
+    chosen = bool(set(words.split(",")) & set(sys.argv))
+    time.sleep(float(seconds if chosen else os.environ.get(variable, "0")))
