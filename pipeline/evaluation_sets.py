@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import yaml
-
+from pipeline.bank import BankSpec
 from pipeline.dataset import EvaluationSet
 from pipeline.harnesses.base import benchmarks
+from pipeline.installed_tasks import load
 from pipeline.recipe import Recipe
 from pipeline.suites import Benchmark, EvalSpec, LmEvalSpec
+from pipeline.task_index import scan
 
 SPLITS = ("test_split", "validation_split")
 """Of a task's YAML, the split that is asked: lm-eval takes the first that is given."""
+NO_BANKS: Mapping[str, BankSpec] = MappingProxyType({})
 
 
-def local_sets(suites: Iterable[EvalSpec]) -> tuple[EvaluationSet, ...]:
+def local_sets(suites: Iterable[EvalSpec], banks: Mapping[str, BankSpec] = NO_BANKS) -> tuple[EvaluationSet, ...]:
     """Every local data file or folder once, under the name of the first benchmark that reads it.
 
     A name that other data have already gets a number. Reads the task YAML files of an `include_path`, for they alone
@@ -25,7 +28,7 @@ def local_sets(suites: Iterable[EvalSpec]) -> tuple[EvaluationSet, ...]:
     """
     found: dict[Path, str] = {}
     for suite in suites:
-        for name, path in _paths(suite):
+        for name, path in _paths(suite, banks):
             if path not in found:
                 taken = set(found.values())
                 numbered = (f"{name}-{number}" for number in range(2, len(found) + 3))
@@ -42,25 +45,20 @@ def unchecked(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(e.name for e in entries if e.name not in names and e.path not in paths))
 
 
-def _paths(suite: EvalSpec) -> Iterator[tuple[str, Path]]:
+def _paths(suite: EvalSpec, banks: Mapping[str, BankSpec]) -> Iterator[tuple[str, Path]]:
     own = _own_tasks(suite.include_path) if isinstance(suite, LmEvalSpec) and suite.include_path else {}
     for entry in benchmarks(suite):
-        if entry.path:
+        if entry.name in banks:
+            yield entry.name, banks[entry.name].path
+        elif entry.path:
             yield entry.name, entry.path
         elif entry.name in own:
             yield from ((entry.name, path) for path in _data_of(entry, own[entry.name]))
 
 
 def _own_tasks(folder: Path) -> dict[str, Mapping[str, Any]]:
-    found: dict[str, Mapping[str, Any]] = {}
-    for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
-        try:
-            config = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader that passes over tags
-        except (OSError, ValueError, yaml.YAMLError):
-            continue  # lm-eval says what is wrong with it
-        if isinstance(config, dict) and isinstance(config.get("task"), str):
-            found[config["task"]] = config
-    return found
+    """YAML of the folder's tasks; {} for one that is no YAML: lm-eval says what is wrong with it."""
+    return {name: load(Path(at.file)) for name, at in scan(folder).items() if at.file}
 
 
 def _data_of(entry: Benchmark, task: Mapping[str, Any]) -> Iterator[Path]:
@@ -76,10 +74,3 @@ def _data_of(entry: Benchmark, task: Mapping[str, Any]) -> Iterator[Path]:
         # A hub id is a relative path, too: what does not exist is not here.
         if isinstance(name, str) and Path(name).exists():
             yield Path(name)
-
-
-class _Loader(yaml.SafeLoader):
-    """Passes over tags such as lm-eval's `!function`."""
-
-
-_Loader.add_multi_constructor("", lambda _loader, _suffix, _node: None)

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -22,7 +22,18 @@ from typing import Literal
 
 from pipeline import hub_huggingface, hub_modelscope
 from pipeline.errors import PipelineError, PreflightError
-from pipeline.hub_shared import Client, Entry, Listing, Unreachable, Wanted, absent, found, size_of, without_pickles
+from pipeline.hub_shared import (
+    Client,
+    Entry,
+    Listing,
+    Unreachable,
+    Wanted,
+    absent,
+    found,
+    narrowed,
+    size_of,
+    without_pickles,
+)
 
 _CLIENTS = {"huggingface": hub_huggingface.CLIENT, "modelscope": hub_modelscope.CLIENT}
 _log = logging.getLogger(__name__)
@@ -48,14 +59,15 @@ def fetch(
     kind: Literal["model", "dataset"],
     repo_id: str,
     revision: str | None = None,
+    only: Collection[str] | None = None,
 ) -> Snapshot:
-    """Complete the snapshot in the hub library's cache and describe it.
+    """Complete the snapshot (of it, the files in `only`) in the hub library's cache and describe it.
 
     A download that was cut goes on where it stopped; sizes and checksums are compared with the hub's. Pickled weights
     are left out of a model that also has safetensors. Without network (or with HF_HUB_OFFLINE=1) a complete cached
     snapshot is used. Raises PreflightError with what is missing and how to get it.
     """
-    return _obtain(Wanted(hub, kind, repo_id, revision))[0]
+    return _obtain(Wanted(hub, kind, repo_id, revision), only)[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,15 +97,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _obtain(wanted: Wanted) -> tuple[Snapshot, tuple[Entry, ...]]:
+def _obtain(wanted: Wanted, only: Collection[str] | None = None) -> tuple[Snapshot, tuple[Entry, ...]]:
     _check_names(wanted)
     try:
-        return _complete(wanted)
+        return _complete(wanted, only)
     except PreflightError as error:  # without its causes: they hold the texts that were redacted
         raise PreflightError(_redacted(wanted, str(error))) from None
 
 
-def _complete(wanted: Wanted) -> tuple[Snapshot, tuple[Entry, ...]]:
+def _complete(wanted: Wanted, only: Collection[str] | None) -> tuple[Snapshot, tuple[Entry, ...]]:
     client = _CLIENTS[wanted.hub]
     if hub_huggingface.is_offline():
         return _from_cache(client, wanted, "HF_HUB_OFFLINE is set")
@@ -102,7 +114,7 @@ def _complete(wanted: Wanted) -> tuple[Snapshot, tuple[Entry, ...]]:
     except Unreachable as error:
         _log.warning("%s: hub not reached, looking into the cache: %s", wanted, _redacted(wanted, str(error)))
         return _from_cache(client, wanted, f"the hub was not reached ({error})")
-    listing = without_pickles(wanted, listing)
+    listing = narrowed(without_pickles(wanted, listing), only)
     if not listing.entries:
         raise PreflightError(f"{wanted}: the repository is empty; check the id and the revision")
     if strays := [e.path for e in listing.entries if PurePosixPath(e.path).is_absolute() or ".." in e.path.split("/")]:

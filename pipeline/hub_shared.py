@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -61,6 +62,15 @@ def without_pickles(wanted: Wanted, listing: Listing) -> Listing:
         return listing
     kept = tuple(e for e in listing.entries if not any(fnmatch(e.path, pattern) for pattern in _PICKLES))
     return replace(listing, entries=kept, ignored=_PICKLES)
+
+
+def narrowed(listing: Listing, only: Collection[str] | None) -> Listing:
+    """The listing of nothing but these files; all of it for None."""
+    if only is None:
+        return listing
+    others = tuple(glob.escape(entry.path) for entry in listing.entries if entry.path not in only)
+    kept = tuple(entry for entry in listing.entries if entry.path in only)
+    return replace(listing, entries=kept, ignored=(*listing.ignored, *others))
 
 
 def absent(folder: Path, entries: tuple[Entry, ...]) -> list[str]:

@@ -86,6 +86,8 @@ class HuggingFace(Repository):
                 revision, _, file = path.removeprefix(f"/{prefix}").partition("/")
                 if revision in ("main", COMMIT) and file in files:
                     return self._resolve(request, file, files[file])
+                if revision in ("main", COMMIT):
+                    return request.send_error_json(404, "EntryNotFound", {"error": "Entry not found"})
             if path.startswith(f"/lfs/{kind}/{name}/"):
                 file = path.removeprefix(f"/lfs/{kind}/{name}/")
                 if request.headers.get("Authorization"):
