@@ -4,9 +4,9 @@ Everything here is a function of the files alone, so an experiment can be rebuil
 
 Keys put what differs first, because the dashboard's columns show about 15 characters of a name:
 `data/rows_in`, `contaminated/<benchmark>`, `tokens/mean`, `tokens/rows_by_length` by tokens, `train/loss` and
-`val/loss` by optimizer step, `seconds/<label>`, and for each score `<base|tuned>/<task>/<metric>/<harness>`; of the
-report `delta/...`, `ci_low/...`, `ci_high/...`, `p_value/...` with the same ending. An entry with a name of its own
-appears as `<harness>.<entry>`. What has no step is at step 0.
+`val/loss` by optimizer step, `seconds/<label>`, and for each score `<model>/<task>/<metric>/<harness>`; of the
+report `delta/...`, `ci_low/...`, `ci_high/...`, `p_value/...`, `p_adjusted/...` with the same ending, and of
+checkpoints `by_step/...`. An entry with a name of its own appears as `<harness>.<entry>`. What has no step is at 0.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import curve, tracking_data
-from pipeline.tracking_data import Lengths, part, short
+from pipeline import curve, tracking_data, tracking_report
+from pipeline.tracking_data import Lengths, part
 
 # Speeds of the evaluation pass: about the machine, not about the model, and a column each.
 _EVAL_SPEEDS = frozenset({"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"})
@@ -93,19 +93,18 @@ def points(run_dir: Path, *, with_report: bool) -> Iterator[Point]:
                 yield from _score_points(stage.label, _dicts(result.get("scores")))
         yield from _point(f"seconds/{part(stage.label)}", 0, done.get("seconds"))
     if with_report:
-        yield from _report_points(_dicts(read_json(run_dir / "report.json").get("rows")))
+        for key, step, value in tracking_report.numbers(read_json(run_dir / "report.json")):
+            yield from _point(key, step, value)
 
 
 def notes(run_dir: Path, *, with_report: bool) -> Iterator[Note]:
-    """The data summary, and with the report one row for the verdict and one per comparison."""
+    """The data summary, and with the report its verdict, the comparisons and the dialogues."""
     for stage in stages(run_dir):
         result = read_json(stage.directory / "result.json").get("result")
         if isinstance(result, dict):
             yield from (Note(key, rows) for key, rows in tracking_data.texts(stage.name, result))
     report = read_json(run_dir / "report.json") if with_report else {}
-    rows = tuple(_report_rows(report))
-    if rows:
-        yield Note("report/summary", rows)
+    yield from (Note(key, rows) for key, rows in tracking_report.texts(report))
 
 
 def bars(run_dir: Path) -> tuple[Bar, ...]:
@@ -124,15 +123,6 @@ def lengths(run_dir: Path) -> Lengths | None:
     found = [stage for stage in stages(run_dir) if stage.name == "tokens"]
     result = read_json(found[0].directory / "result.json").get("result") if found else None
     return tracking_data.histogram(result) if isinstance(result, dict) else None
-
-
-def score_key(label: str, score: dict[str, Any]) -> str:
-    """`<task>/<metric>/<harness>` for a score of the stage `eval.<entry>.<variant>` (or a row of the report)."""
-    harness = str(score.get("harness") or "")
-    entry = str(score.get("suite") or ".".join(label.split(".")[1:-1]) or harness)
-    group = harness if entry == harness else f"{harness}.{entry}" if harness else entry
-    metric = str(score.get("metric") or "").removesuffix(",none")
-    return "/".join(part(piece) for piece in (str(score.get("task") or ""), metric, group))
 
 
 def _train_points(stage: StageRef) -> Iterator[Point]:
@@ -170,30 +160,9 @@ def _read_curve_once(path: Path, _size: int, _mtime_ns: int) -> tuple[curve.Poin
 
 
 def _score_points(label: str, scores: Iterable[dict[str, Any]]) -> Iterator[Point]:
-    variant = label.rsplit(".", 1)[-1]
     for score in scores:
-        yield from _point(f"{part(variant)}/{score_key(label, score)}", 0, score.get("value"))
-
-
-def _report_points(rows: list[dict[str, Any]]) -> Iterator[Point]:
-    for field in ("delta", "ci_low", "ci_high", "p_value"):
-        for row in rows:
-            yield from _point(f"{field}/{score_key('', row)}", 0, row.get(field))
-
-
-def _report_rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if report.get("verdict"):
-        yield "verdict", str(report["verdict"])
-    for row in _dicts(report.get("rows")):
-        text = f"{row.get('metric')} ({_suite(row)}): {short(row.get('base'))} → {short(row.get('tuned'))}"
-        if _finite(row.get("delta")) is not None:
-            text += f", {row['delta']:+.4g}"
-        if _finite(row.get("ci_low")) is not None and _finite(row.get("ci_high")) is not None:
-            text += f" (95% interval {row['ci_low']:+.4g} to {row['ci_high']:+.4g})"
-        for key in ("p_value", "n"):
-            if row.get(key) is not None:
-                text += f", {key[0]} = {short(row[key])}"
-        yield str(row.get("task")), text
+        key = f"{part(tracking_report.model_of(label))}/{tracking_report.score_key(label, score)}"
+        yield from _point(key, 0, score.get("value"))
 
 
 def _suite(row: dict[str, Any]) -> str:

@@ -4,180 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
-from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.compare import Row
 from pipeline.report import contamination_tables, data_tables, figures, tables, token_tables
-from pipeline.report.compile import ModelScore, Report, StageLine
+from pipeline.report.compile import StageLine
 from pipeline.report.data_remarks import data_remarks
 from pipeline.report.histogram import histogram
+from pipeline.report.model_score import ModelScore
 from pipeline.report.render import CSV_HEADER, to_csv, to_html, to_markdown, to_terminal
 from pipeline.report.terminal import chunks, display_width
 from pipeline.report.wording import BETTER, INCOMPARABLE, UNCLEAR, UNTESTED, WORSE, fixed, folded_parents, judge, line
 from pipeline.results import Implementation
-
-FIXTURES = Path(__file__).parent / "fixtures" / "data_prep"
-EVIL = '<img src=x onerror=alert(1)>|"&`_a_` [x](javascript:1)'
-MMLU = [f"mmlu/subject_{i:02}" for i in range(12)]
-EMPTY = Report(
-    recipe="nothing", description="", confidence=0.95, rows=[], scores=[], data=None, train=None, curve=[], stages=[],
-    choices=[], remarks=[], provenance={},
-)  # fmt: skip
-
-
-def row(
-    task: str, base: float, tuned: float, low: float | None, high: float | None, p: float | None, **more: Any
-) -> Row:
-    return Row(**{
-        "task": task, "harness": "lm_eval", "suite": "lm_eval", "metric": "acc", "n": 120, "base": base, "tuned": tuned,
-        "delta": tuned - base, "ci_low": low, "ci_high": high, "p_value": p, **more,
-    })  # fmt: skip
-
-
-def score(model: str, task: str, value: float, **more: Any) -> ModelScore:
-    harness = more.get("harness", "lm_eval")
-    own = {"harness": harness, "version": "1.14.1" if harness == "evalscope" else "0.4.13", "task_version": "1.0", "n_shot": 0, "chat_template": "off",
-           "scoring": "multiple_choice/none", "precision": "float32", **more.pop("implementation", {})}  # fmt: skip
-    return ModelScore(**{
-        "model": model, "suite": harness, "task": task, "harness": harness, "metric": "acc", "value": value,
-        "stderr": 0.0417, "n": 120, "implementation": Implementation(**own), **more,
-    })  # fmt: skip
-
-
-def captured(name: str) -> dict[str, Any]:
-    """What data_prep really wrote for invented rows."""
-    value: dict[str, Any] = json.loads((FIXTURES / name).read_text(encoding="utf-8"))
-    return value
-
-
-def demo() -> Report:
-    scope: dict[str, Any] = {"harness": "evalscope", "suite": "evalscope"}
-    rows = [
-        row("demo_bank", 0.2083, 0.9167, 0.601, 0.789, 2e-19, gained=86, lost=1),
-        row("demo_bank", 0.2333, 0.9083, 0.565, 0.758, 4e-18, metric="acc_norm", gained=83, lost=2),
-        row("demo_general", 0.6333, 0.6167, -0.075, 0.042, 0.727, gained=5, lost=7),
-        row("gsm8k", 0.3417, 0.2333, -0.176, -0.036, 0.0041, metric="exact_match,strict-match"),
-        row("wikitext", 18.42, 15.07, -4.02, -2.71, 0.0002, metric="word_perplexity", n=62, higher_is_better=False),
-        row("lambada_openai", 9.81, 11.35, 0.62, 2.47, 0.0011, metric="perplexity", n=200, higher_is_better=False),
-        row("general_mcq/银行业务与个人理财知识", 0.25, 0.875, 0.41, 0.79, 6e-5, n=24, **scope),
-        row("general_qa/open", 0.1124, 0.4417, None, None, None, metric="bleu-4", n=16,
-            remark="not a mean over items: no paired interval", **scope),
-        row("mmlu", 0.4708, 0.4767, -0.0004, 0.012, 0.072, n=1400, remark="1400 of 1402 items paired", **scope),
-        row("ceval", 0.41, 0.47, None, None, None, delta=None,
-            remark="not the same implementation: precision: float32 / bfloat16", **scope),
-        *(row(t, 0.4 + i / 100, 0.42 + i / 100, -0.04, 0.08, 0.5, n=100, **scope) for i, t in enumerate(MMLU)),
-    ]  # fmt: skip
-    scores = []
-    for r in rows:
-        own = {"precision": "bfloat16"} if r.task == "ceval" else {}
-        more = {"metric": r.metric, "n": r.n, "harness": r.harness, "higher_is_better": r.higher_is_better}
-        scores.append(score("base", r.task, r.base, **more))
-        scores.append(score("tuned", r.task, r.tuned, implementation=own, **more))
-    scores.append(score("base", "truthfulqa", 0.3, metric="rouge1_max", stderr=None))
-    curve: list[dict[str, Any]] = [
-        {"step": s, "loss": 3.4 * math.exp(-s / 25) + 0.45 + 0.07 * math.sin(s * 1.7), "grad_norm": 1.2,
-         "learning_rate": 1e-4 * min(s / 8, 1) * (0.5 + 0.5 * math.cos(math.pi * min(1, s / 120)))}
-        for s in range(1, 121)
-    ]  # fmt: skip
-    curve += [{"step": s, "eval_loss": 3.3 * math.exp(-s / 25) + 0.56} for s in range(20, 121, 20)]
-    part = {"rows": 456, "turns": 1020, "assistant_turns": 510, "chars": 84_210, "chars_mean": 184.67,
-            "chars_p50": 161, "chars_p95": 402, "chars_max": 1980}  # fmt: skip
-    none = {"rows_deduplicated": 0, "rows_decontaminated": 0, "rows_unsampled": 0, "rows_repeated": 0}
-    source = {"source": "train_sharegpt.jsonl", "format": "sharegpt", "files": 1, "weight": 1.0, "limit": None,
-              "rows_in": 340, "rows_kept": 306, "rows_rejected": 14, "rejected": {"empty_assistant": 9, "truncated": 5},
-              **none, "rows_deduplicated": 20}  # fmt: skip
-    other = {"source": "银行问答.json", "format": "alpaca", "files": 1, "weight": 2.0, "limit": 87, "rows_in": 180,
-             "rows_kept": 174, "rows_rejected": 6, "rejected": {"no_assistant_turn": 6}, **none, "rows_deduplicated": 4,
-             "rows_unsampled": 83, "rows_repeated": 87}  # fmt: skip
-    return EMPTY.model_copy(update={
-        "recipe": "demo-qwen2.5-0.5b",
-        "description": "LoRA on an invented bank's questions and answers (银行问答), scored by two harnesses.",
-        "rows": rows,
-        "scores": scores,
-        "data": {"schema": 2, "rows_in": 520, "rows_repeated": 87, "rows_train": 456, "rows_val": 24,
-                 "rows_rejected": 20, "rows_deduplicated": 24, "rows_decontaminated": 0, "rows_unsampled": 83,
-                 "reject_fraction": 0.04, "rejected": {"empty_assistant": 9, "no_assistant_turn": 6, "truncated": 5},
-                 "deduplicated": {"exact": 19, "near": 5}, "decontaminated": {}, "repaired": {"merged_turns": 12},
-                 "sources": [source, other],
-                 "train": part, "val": {**part, "rows": 24, "turns": 52, "chars": 4411, "chars_max": 611}},
-        "contamination": captured("contamination.json"),
-        "unchecked": ["gsm8k", "ceval"],
-        "tokens": captured("tokens.json"),
-        "train": {"checkpoint": "checkpoint-120", "steps": 120, "epochs": 2.0, "first_loss": 3.7129,
-                  "last_loss": 0.4632, "last_eval_loss": 0.5871},
-        "curve": curve,
-        "stages": [StageLine(label=name, done=True, seconds=s, folder=f"stages/{name}-3fa9c1")
-                   for name, s in [("base", 41.2), ("data", 3.4), ("train", 1312), ("export", 38.9),
-                                   ("eval.lm_eval.base", 301), ("eval.lm_eval.tuned", 297.5)]],
-        "choices": [{"where": "train.precision", "value": "float32", "reason": "no GPU: bf16 is no faster on CPUs"},
-                    {"where": "train.packing", "value": "false", "reason": "sdpa: packing needs flash-attention"}],
-        "remarks": ["evalscope, base: general_qa: rouge could not be computed for 3 samples (no text); left out"],
-        "provenance": {"time": "2025-06-01T09:30:00+00:00", "host": "box", "python": "3.11.9", "git": None,
-                       "tools": {"ms-swift": "4.6.0", "lm-eval": "0.4.13", "evalscope": "1.14.1"}},
-    })  # fmt: skip
-
-
-def partial() -> Report:
-    """Prepared, training at step 6, nothing scored."""
-    whole = demo()
-    return EMPTY.model_copy(update={
-        "recipe": "demo-running", "data": whole.data, "curve": whole.curve[:6],
-        "stages": [StageLine(label="data", done=True, seconds=3.4), StageLine(label="train", done=False)],
-        "remarks": ["not done yet: train"],
-    })  # fmt: skip
-
-
-def leaderboard() -> Report:
-    values = {"qwen2.5-0.5b": 0.4758, "qwen2.5-1.5b": 0.6013, "通义千问-7b-instruct": 0.7342}
-    scores = []
-    for model, value in values.items():
-        scores += [
-            score(model, "mmlu", value),
-            score(model, "arc_challenge", value - 0.1, metric="acc_norm", stderr=None),
-        ]
-        scores += [score(model, f"mmlu_s{i}", value) for i in range(10)]
-        scores.append(score(model, "wikitext", 30 - 20 * value, metric="word_perplexity", higher_is_better=False))
-        scores.append(score(model, "gsm8k", value - 0.2, implementation={"chat_template": model}))
-    return EMPTY.model_copy(update={"recipe": "leaderboard", "scores": scores})
-
-
-class Elements(HTMLParser):
-    VOID = frozenset({"meta", "br", "img", "link", "input", "hr", "path", "line", "circle"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.details: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, {k: v or "" for k, v in attrs}))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, {k: v or "" for k, v in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-        if "details" in self.open:
-            self.details.append(data)
+from tests.reports import EMPTY, EVIL, MMLU, Elements, asked, captured, demo, leaderboard, partial, row, score
 
 
 @pytest.mark.parametrize(
@@ -197,6 +41,13 @@ def test_better_and_worse_need_interval_and_p(
     low: float | None, high: float | None, p: float | None, higher: bool, word: str
 ) -> None:
     assert judge(row("t", 0.5, 0.6, low, high, p, higher_is_better=higher)) == word
+
+
+def test_what_is_not_clear_says_why() -> None:
+    unclear = row("t", 0.5, 0.6, 0.02, 0.18, 0.01, mde=0.09, p_adjusted=0.08)
+    assert (line(unclear).word, line(unclear).blind) == (UNCLEAR, "clear by itself, not after the correction")
+    assert line(row("t", 0.5, 0.6, -0.1, 0.2, 0.3, mde=0.09, p_adjusted=0.6)).blind == "may miss changes below 0.090"
+    assert line(row("t", 0.5, 0.6, 0.02, 0.18, 0.01, mde=0.09, p_adjusted=0.04)).blind == ""
 
 
 def test_other_implementation_is_neither_subtracted_nor_judged() -> None:
@@ -226,7 +77,7 @@ def test_markdown_says_what_happened() -> None:
     assert re.search(r"\| wikitext \| lm_eval \| word_perplexity ↓ \|.*−3.35.*\*\*better\*\* \|", text)
     assert re.search(r"\| lambada_openai \|.*\*\*worse\*\* \|", text)
     assert re.search(r"\| general_qa/open \|.*not tested \(not a mean over items: no paired interval\) \|", text)
-    assert re.search(r"\| ceval \|.*\| – \|  \| – \| not comparable \(not the same implementation", text)
+    assert re.search(r"\| ceval \|.*\| – \|  \| – \| – \| not comparable \(not the same implementation", text)
     assert "12 rows of subsets of mmlu (evalscope) left out" in text
     assert "mmlu/subject_03" not in text.split("## What the scores are of")[0]
     assert "better on 3 of 6 scores (demo_bank acc +0.708" in text
@@ -237,15 +88,21 @@ def test_markdown_says_what_happened() -> None:
 
 
 def test_html_is_whole_and_fetches_nothing() -> None:
-    text = to_html(demo())
+    text = to_html(demo(), asked())
     page = Elements(text)
     assert not page.open
     assert text.startswith("<!doctype html>")
-    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.found}
-    assert not re.search(r"url\(|@import|https?:|//", text)
+    assert not {"link", "img", "iframe", "object", "form"} & {tag for tag, _ in page.found}
+    assert not re.search(r"url\(|@import|https?:|<[^>]* (?:src|action)=", text)
+    assert {a["href"][0] for _, a in page.found if "href" in a} == {"#"}
+    ids = [a["id"] for _, a in page.found if "id" in a]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"][1:] for _, a in page.found if "href" in a}
+    assert targets <= set(ids)
     assert any(a.get("charset") == "utf-8" for _, a in page.found)
     assert {a["id"] for t, a in page.found if t == "section" and "id" in a} == {
-        "comparison", "forest", "remarks", "training", "data", "contamination", "tokens", "details",
+        "comparison", "forest", "flips", "subjects", "unmatched", "clean", "reconciled", "dialogues", "training", "data",
+        "contamination", "tokens", "items", "details",
     }  # fmt: skip
     assert "mmlu/subject_03" in page.details
     assert "银行业务与个人理财知识" in page.text
@@ -288,7 +145,7 @@ def test_curve_with_holes() -> None:
 def evil_overlap() -> dict[str, Any]:
     excerpt = {"text": EVIL * 3, "begin": len(EVIL), "end": 2 * len(EVIL), "cut_before": 1, "cut_after": 1}
     pair = {"item": EVIL, "file": EVIL, "line": 3, "containment": 1.0, "row_text": excerpt, "item_text": excerpt}
-    return {"benchmarks": {EVIL: {"items": 1, "worst": [pair, {}]}}}
+    return {"benchmarks": {EVIL: {"items": 1, "worst": [pair, {}], "contaminated": []}}}
 
 
 def test_hostile_names_stay_text() -> None:
@@ -304,7 +161,8 @@ def test_hostile_names_stay_text() -> None:
     assert EVIL in page.text
     assert "img" not in {tag for tag, _ in page.found}
     assert not any(name.startswith("on") for _, attributes in page.found for name in attributes)
-    text = to_markdown(report)
+    text, _, recipe = to_markdown(report).partition("## The recipe\n\n")
+    assert re.fullmatch(r"````yaml\n[^`]*```[^`]*\n````\n", recipe), "the fence is longer than what it holds"
     assert "<" not in text
     assert not re.search(r"(?<!\\)\[|(?<!\\)`|^- #", text.replace("`auto`", ""), re.MULTILINE)
     for plain_text in (to_terminal(report), text, page.text):
@@ -439,7 +297,7 @@ def test_what_is_found_is_said_in_the_remarks() -> None:
 def test_token_lengths() -> None:
     report = demo()
     text = to_markdown(report)
-    assert "| train | 3,000 | 600 | 219.9 (206.8 to 233) | 158 | 549 | 1,382 | 6.67% (5.09% to 8.68%) | 77% |" in text
+    assert "| train | 3,000 | 600 | 219.9 (206.8 – 233) | 158 | 549 | 1,382 | 6.67% (5.09% – 8.68%) | 77% |" in text
     assert "| validation | 60 | 60 | 106.4 | 91 | 160 | 169 | 0% | 76.4% |" in text, "all measured: no interval"
     assert "| packed rows of 512 | 1,212 (99.5% full) |" in text
     assert "| optimizer steps | 76 |" in text

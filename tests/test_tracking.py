@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import tracking_data
+from pipeline import tracking_data, tracking_report
 from pipeline import tracking_store as store
 from pipeline import tracking_view as view
 from pipeline.tracking_picture import pictures
@@ -63,7 +63,10 @@ def small_run(run_dir: Path) -> Path:
     train = stage(run_dir, "train", "train")
     write(train / "attempts/1/logging.jsonl", "\n".join([record(5, loss=2.0), record(10, loss=1.5), '{"loss": 1.']))
     row = {"task": "facts", "harness": "lm_eval", "metric": "acc", "n": 50, "base": 0.25, "tuned": 0.75}
-    report = {"verdict": "PASS", "rows": [{**row, "delta": 0.5, "ci_low": 0.3, "ci_high": 0.7, "p_value": 0.001}]}
+    row |= {"delta": 0.5, "ci_low": 0.3, "ci_high": 0.7, "p_value": 0.001, "p_adjusted": 0.002}
+    bound = {"key": "facts", "kind": "min_gain", "bound": 0.1, "gain": 0.5, "low": 0.3, "high": 0.7, "verdict": "PASS"}
+    asked = {"messages": [{"role": "user", "content": "Where?"}], "reference": "Here.", "answers": {"base": "There."}}
+    report = {"verdict": "PASS", "confidence": 0.95, "gate": [bound], "rows": [row], "dialogues": [asked]}
     write(run_dir / "report.json", report)
     return train
 
@@ -127,15 +130,16 @@ def test_curve_is_read_again_when_it_grows(tmp_path: Path) -> None:
         ("eval.lm_eval.base", {"task": "f", "harness": "lm_eval", "metric": "em,strict"}, "f/em_strict/lm_eval"),
         ("eval.evalscope.tuned", {"task": "a/b\n", "harness": "evalscope", "metric": "."}, "a_b_/_/evalscope"),
         ("", {"task": "f", "harness": "lm_eval", "metric": "acc", "suite": "five"}, "f/acc/lm_eval.five"),
+        ("eval.five.qwen2.5-0.5b", {"task": "f", "harness": "lm_eval", "metric": "acc"}, "f/acc/lm_eval.five"),
     ],
 )
 def test_score_key(label: str, score: dict[str, Any], expected: str) -> None:
-    assert view.score_key(label, score) == expected
+    assert tracking_report.score_key(label, score) == expected
 
 
 @given(st.text(), st.text(), st.text())
 def test_score_keys_are_legal(task: str, metric: str, harness: str) -> None:
-    key = "base/" + view.score_key("eval.x.base", {"task": task, "metric": metric, "harness": harness})
+    key = "base/" + tracking_report.score_key("eval.x.base", {"task": task, "metric": metric, "harness": harness})
     assert key.count("/") == 3
     assert key.isprintable()
     assert all(part and part == part.strip(" .") for part in key.split("/"))
@@ -207,7 +211,51 @@ def test_report_counts_only_at_the_end(tmp_path: Path) -> None:
     assert found(tmp_path, with_report=True)["delta/facts/acc/lm_eval"] == [(0, 0.5)]
     rows = {note.key: dict(note.rows) for note in view.notes(tmp_path, with_report=True)}
     assert rows["report/summary"]["verdict"] == "PASS"
-    assert rows["report/summary"]["facts"].startswith("acc (lm_eval): 0.25 → 0.75, +0.5 (95% interval +0.3 to +0.7)")
+    assert rows["report/summary"]["gate facts"] == "PASS: must gain at least 0.1, gain 0.5 (+0.3 to +0.7)"
+    assert rows["report/summary"]["facts"] == (
+        "acc (lm_eval): 0.25 → 0.75, +0.5 (95% interval +0.3 to +0.7), p = 0.001, p (Holm) = 0.002, n = 50"
+    )
+    assert rows["report/dialogues"] == {"Where?": "base: There.\nin the data: Here."}
+
+
+def test_checkpoints_are_a_line_over_the_steps() -> None:
+    def score(model: str, value: float) -> dict[str, Any]:
+        return {
+            "model": model,
+            "task": "piqa",
+            "harness": "lm_eval",
+            "suite": "lm_eval",
+            "metric": "acc",
+            "value": value,
+        }
+
+    models = [score("tuned", 0.4), score("base", 0.1), score("tuned-100", 0.3), score("other", 0.9)]
+    report = {"scores": models, "train": {"steps": 200}}
+    line = [(step, value) for key, step, value in tracking_report.numbers(report) if key == "by_step/piqa/acc/lm_eval"]
+    assert line == [(0, 0.1), (100, 0.3), (200, 0.4)]
+    assert not list(tracking_report.numbers({**report, "scores": models[:2]})), "base and tuned alone are no line"
+
+
+def test_a_model_with_dots_in_its_name(tmp_path: Path) -> None:
+    stage(tmp_path, "eval.lm_eval.qwen2.5-0.5b", "eval", scores(0.25))
+    assert found(tmp_path)["qwen2.5-0.5b/facts/acc/lm_eval"] == [(0, 0.25)]
+
+
+@given(st.recursive(st.none() | st.integers() | st.floats() | st.text(),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)))  # fmt: skip
+def test_a_report_of_another_version_says_less_and_breaks_nothing(value: Any) -> None:
+    keys = ("verdict", "confidence", "gate", "rows", "scores", "dialogues", "train")
+    for report in (
+        dict.fromkeys(keys, value),
+        {
+            key: [
+                {"model": value, "delta": value, **dict.fromkeys(("ci_low", "ci_high", "answers", "messages"), value)}
+            ]
+            for key in keys
+        },
+    ):
+        list(tracking_report.numbers(report))
+        list(tracking_report.texts(report))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"stages": 1}', '{"stages": [1, {"label": "x"}]}'])

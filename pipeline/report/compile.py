@@ -7,22 +7,23 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.compare import Row, compare
+from pipeline.clean import CleanRow, clean_rows, contaminated
+from pipeline.compare import Row, adjusted, compare
 from pipeline.curve import Point
+from pipeline.dialogues import Dialogue, side_by_side
 from pipeline.evaluation_sets import unchecked
+from pipeline.gate import GateLine, gate_lines, verdict
 from pipeline.recipe import Recipe
+from pipeline.recipe_file import dump_recipe
+from pipeline.reconcile import Reconciled, reconcile
 from pipeline.report.data_remarks import data_remarks
+from pipeline.report.model_score import ModelScore
+from pipeline.report.ways import ways
+from pipeline.report.ways_page import WaysPage
 from pipeline.resolve import Choice
 from pipeline.results import Sample, Score
 
 Record = Mapping[str, Any]
-
-
-class ModelScore(Score):
-    """A score with the model and the suite it belongs to."""
-
-    model: str
-    suite: str
 
 
 class StageLine(BaseModel):
@@ -35,6 +36,10 @@ class StageLine(BaseModel):
     seconds: float | None = None
     folder: str = ""
     """Relative to the runs folder."""
+    fingerprint: str = ""
+    """Of everything that bears its identity: 64 hex digits."""
+    command: str = ""
+    """What was started, as it can be pasted into a shell."""
 
 
 class Report(BaseModel):
@@ -47,9 +52,19 @@ class Report(BaseModel):
     description: str
     verdict: str | None = None
     """PASS, FAIL or INCONCLUSIVE; null without a gate in the recipe."""
+    gate: list[GateLine] = []
+    """The bounds of the gate against what was measured."""
     confidence: float
     rows: list[Row]
     scores: list[ModelScore]
+    clean: list[CleanRow] = []
+    """Rows of the parts of tasks with contaminated items: what is clean, and what is not."""
+    reconciled: list[Reconciled] = []
+    """The same items through two implementations, for each model."""
+    ways: WaysPage | None = None
+    """MMLU through several implementations, where it was asked in more than one way."""
+    dialogues: list[Dialogue] = []
+    """The recipe's own prompts, answered by each model."""
     data: dict[str, Any] | None
     contamination: dict[str, Any] | None = None
     """What of the evaluation sets the training rows hold: contamination.json of data_prep."""
@@ -62,6 +77,8 @@ class Report(BaseModel):
     stages: list[StageLine]
     choices: list[dict[str, str]]
     remarks: list[str]
+    recipe_yaml: str = ""
+    """The resolved recipe, to make all this again."""
     provenance: dict[str, Any]
 
 
@@ -70,30 +87,36 @@ def compile_report(
     choices: Sequence[Choice],
     stages: Sequence[StageLine],
     records: Mapping[str, Record],
+    samples: Mapping[str, Sequence[Sample]],
     curve: Sequence[Point],
     provenance: Mapping[str, Any],
 ) -> Report:
-    """`records`: label -> record of every finished stage; what is not finished is simply not in the report yet."""
+    """`records`: label -> record of every finished stage; what is not finished is simply not in the report yet.
+
+    `samples`: label -> items of every finished evaluation.
+    """
     scores: list[ModelScore] = []
     rows: list[Row] = []
+    clean: list[CleanRow] = []
+    answered: dict[str, dict[str, tuple[list[Score], Sequence[Sample]]]] = {}
     remarks: list[str] = []
+    contamination, tokens = _result(records, "data.contamination"), _result(records, "data.tokens")
+    hit = contaminated(contamination)
     for suite in recipe.eval:
         prefix = f"eval.{suite.entry}."
         found = {label.removeprefix(prefix): r["result"] for label, r in records.items() if label.startswith(prefix)}
         for model, result in found.items():
             scores += [ModelScore(**score, model=model, suite=suite.entry) for score in result["scores"]]
             remarks += [f"{suite.entry}, {model}: {remark}" for remark in result["remarks"]]
+            own = [Score(**score) for score in result["scores"]]
+            answered.setdefault(model, {})[suite.entry] = own, samples[prefix + model]
         if {"base", "tuned"} <= found.keys():
-            base, tuned = found["base"], found["tuned"]
-            rows += compare(
-                suite.entry,
-                [Score(**score) for score in base["scores"]],
-                [Score(**score) for score in tuned["scores"]],
-                [Sample(**sample) for sample in base["samples"]],
-                [Sample(**sample) for sample in tuned["samples"]],
-                recipe.compare.confidence,
-            )
-    contamination, tokens = _result(records, "data.contamination"), _result(records, "data.tokens")
+            base, tuned = answered["base"][suite.entry], answered["tuned"][suite.entry]
+            sides = (suite.entry, base[0], tuned[0], base[1], tuned[1], recipe.compare.confidence)
+            rows += compare(*sides)
+            clean += clean_rows(hit, *sides) if hit else []
+    rows = adjusted(rows)
+    bounds = gate_lines(recipe.gate, rows) if recipe.gate else []
     unread = unchecked(recipe) if recipe.data else []
     remarks += data_remarks(contamination, unread, tokens)
     missing = [line.label for line in stages if line.needed and not line.done]
@@ -102,9 +125,21 @@ def compile_report(
     return Report(
         recipe=recipe.name,
         description=recipe.description,
+        verdict=verdict(bounds) if recipe.gate else None,
+        gate=bounds,
         confidence=recipe.compare.confidence,
         rows=rows,
         scores=scores,
+        clean=clean,
+        reconciled=[pair for model, suites in answered.items() for pair in reconcile(model, suites)],
+        ways=ways(scores, samples),
+        dialogues=side_by_side(
+            {
+                label.removeprefix("dialogues."): record["result"]["dialogues"]
+                for label, record in records.items()
+                if label.startswith("dialogues.")
+            }
+        ),
         data=_result(records, "data"),
         contamination=contamination,
         unchecked=unread,
@@ -114,6 +149,7 @@ def compile_report(
         stages=list(stages),
         choices=[{"where": c.where, "value": c.value, "reason": c.reason} for c in choices],
         remarks=remarks,
+        recipe_yaml=dump_recipe(recipe),
         provenance=dict(provenance),
     )
 

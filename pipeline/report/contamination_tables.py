@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report.phrases import say
 from pipeline.report.table import Table, mapping
 from pipeline.report.wording import clean, plain
 
@@ -27,7 +28,10 @@ def overlaps(contamination: Mapping[str, Any] | None) -> Table:
             val.get("rows_hit"),
         )  # fmt: skip
         rows.append((clean(name), *map(plain, numbers)))
-    header = ("benchmark", "items", "long enough to look for", "found", "in training rows", "in validation rows")
+    header = (
+        say("benchmark"), say("items"), say("long enough to look for"), say("found"), say("in training rows"),
+        say("in validation rows"),
+    )  # fmt: skip
     return Table(header, tuple(rows), numeric=tuple(range(1, len(header))))
 
 
@@ -37,10 +41,13 @@ def method(contamination: Mapping[str, Any] | None) -> str:
     long, short = used.get("words_running"), used.get("short_question_words")
     if not (isinstance(long, int) and isinstance(short, int)):
         return ""
-    return (
-        f"A row holds an item when both have {long} words running in common, or when a question of {short} to "
-        f"{long - 1} words is in the row as a whole. Case, spacing and punctuation do not matter; a Chinese or "
-        "Japanese character is a word. Shorter items are not looked for."
+    return say(
+        "A row holds an item when both have {long} words running in common, or when a question of {short} to "
+        "{most} words is in the row as a whole. Case, spacing and punctuation do not matter; a Chinese or Japanese "
+        "character is a word. Shorter items are not looked for.",
+        long=long,
+        short=short,
+        most=long - 1,
     )
 
 

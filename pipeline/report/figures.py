@@ -7,6 +7,7 @@ places are pixels.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ MAX_DOTS = 60
 def forest(lines: Iterable[Line]) -> list[Panel]:
     """A panel per unit: fractions share one axis, any other metric has its own."""
     drawn = [entry for entry in lines if entry.row.delta is not None and math.isfinite(entry.row.delta)]
+    names = Counter((entry.task, entry.metric) for entry in drawn)
     panels = []
     for unit in unique(_unit(entry) for entry in drawn):
         members = [entry for entry in drawn if _unit(entry) == unit]
@@ -35,7 +37,8 @@ def forest(lines: Iterable[Line]) -> list[Panel]:
             low, high = _interval(entry)
             at = axis.percent(entry.row.delta or 0.0)
             ends = (axis.percent(low), axis.percent(high)) if low is not None and high is not None else (at, at)
-            bars.append(Bar(entry, at, ends[0], ends[1]))
+            alone = names[entry.task, entry.metric] == 1
+            bars.append(Bar(entry, "" if alone else entry.harness, at, ends[0], ends[1]))
         marks = tuple(Tick(axis.percent(v), _signed(v, axis.step)) for v in axis.ticks)
         panels.append(Panel(unit, axis.percent(0.0), marks, tuple(bars)))
     return panels
@@ -161,6 +164,8 @@ class Bar:
     """One row; places in percent. Without an interval both ends are at the delta."""
 
     line: Line
+    harness: str
+    """Empty where task and metric name it."""
     at: float
     low: float
     high: float

@@ -1,4 +1,7 @@
-"""A report as Markdown, HTML, CSV and terminal text. Pure."""
+"""A report as Markdown, HTML, CSV and terminal text. Pure.
+
+Markdown is in English; the HTML file has both languages.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,14 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 
+from pipeline.report import ways_tables
 from pipeline.report.compile import Report
 from pipeline.report.contamination_tables import Marked, Pair, method, overlaps, pairs
 from pipeline.report.data_tables import data_rows, data_sources, decontaminated, reject_reasons, repairs, text_sizes
+from pipeline.report.errors import to_errors
+from pipeline.report.flips import flips
+from pipeline.report.headlines import VERDICTS, chance_note, gate_table, headlines
+from pipeline.report.phrases import count
 from pipeline.report.render_html import to_html
 from pipeline.report.table import Table
 from pipeline.report.tables import (
@@ -17,16 +25,18 @@ from pipeline.report.tables import (
     boards,
     implementations,
     provenance,
+    seeds,
     stage_lines,
     train_facts,
     unmatched,
 )
 from pipeline.report.terminal import to_terminal
 from pipeline.report.token_tables import epoch, languages, lengths
-from pipeline.report.wording import Comparison, Line, chance_note, clean, comparison, count, headlines, percent
+from pipeline.report.trust import clean_part, dialogues, reconciled
+from pipeline.report.wording import Comparison, Line, clean, comparison, percent
 from pipeline.results import Implementation
 
-__all__ = ["to_csv", "to_html", "to_markdown", "to_terminal"]
+__all__ = ["to_csv", "to_errors", "to_html", "to_markdown", "to_terminal"]
 
 IMPLEMENTATION = tuple(name for name in Implementation.model_fields if name != "harness")
 CSV_HEADER = (
@@ -59,11 +69,14 @@ def to_markdown(report: Report) -> str:
     if report.description.strip():
         parts.append(_escape(clean(report.description)))
     if report.verdict:
-        parts.append(f"**{_escape(clean(report.verdict))}**")
+        says = VERDICTS.get(report.verdict)
+        parts.append(f"**{_escape(clean(report.verdict))}**" + (f": {says}." if says else ""))
+        parts += _tables(gate_table(report))
     summary = [f"**{_escape(suite)}**: {_escape(sentence)}" for suite, sentence in headlines(report, compared)]
     parts += [_bullets(summary or ["No scores yet."])]
     if report.rows:
         parts += ["## Base against tuned", *_compared(report, compared)]
+        parts += _flips(compared)
     for board in boards(report):
         header = ("task", "harness", "metric", "n", *board.models)
         rows = []
@@ -81,6 +94,13 @@ def to_markdown(report: Report) -> str:
             notes.append(f"{count(len(board.folded), 'row')} of subsets left out: see scores.csv or report.json.")
         parts.append(_bullets([_escape(note) for note in notes]))
     parts += _section("Only one model has these scores", unmatched(report))
+    parts += _section("Scores on the clean part", clean_part(report))
+    parts += _section("The same items through two implementations", reconciled(report))
+    if report.ways:
+        tables = (make(report.ways) for make in (ways_tables.standings, ways_tables.rules, ways_tables.lenience))
+        parts += _section("MMLU in several ways", *tables, ways_tables.orders(report.ways))
+        parts.append(_bullets(map(_escape, ways_tables.order_flips(report.ways))))
+    parts += _dialogues(report)
     if report.remarks:
         parts += ["## Remarks", _bullets([_escape(clean(remark)) for remark in report.remarks])]
     data = report.data
@@ -96,14 +116,19 @@ def to_markdown(report: Report) -> str:
     parts += _section("What the scores are of", implementations(report))
     parts += _section("Stages", stage_lines(report))
     parts += _section("What `auto` became", auto_choices(report))
+    parts += _section("Seeds", seeds(report))
     parts += _section("Made with", provenance(report))
+    if report.recipe_yaml:
+        parts += ["## The recipe", _code(report.recipe_yaml)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _compared(report: Report, compared: Comparison) -> list[str]:
     level = percent(report.confidence)
-    header = ("task", "harness", "metric", "n", "base", "tuned", "change", f"{level} interval", "p", "tuned is")
-    parts = [_grid(header, [_cells(entry) for entry in compared.lines], range(3, 9))] if compared.lines else []
+    header = (
+        "task", "harness", "metric", "n", "base", "tuned", "change", f"{level} interval", "p", "p (Holm)", "tuned is",
+    )  # fmt: skip
+    parts = [_grid(header, [_cells(entry) for entry in compared.lines], range(3, 10))] if compared.lines else []
     notes = []
     if any(entry.lower_is_better for entry in compared.lines):
         notes.append("↓: lower is better.")
@@ -130,14 +155,49 @@ def _cells(entry: Line) -> list[str]:
     interval = f"{entry.interval[0]} to {entry.interval[1]}" if entry.interval else ""
     metric = entry.metric + (" ↓" if entry.lower_is_better else "")
     word = f"**{entry.word}**" if entry.word in ("better", "worse") else entry.word
-    word = f"{word} ({_escape(entry.why)})" if entry.why else word
-    texts = (entry.task, entry.harness, metric, entry.n, entry.base, entry.tuned, entry.delta, interval, entry.p)
+    why = "; ".join(filter(None, (entry.why, entry.blind)))
+    word = f"{word} ({_escape(why)})" if why else word
+    texts = (
+        entry.task, entry.harness, metric, entry.n, entry.base, entry.tuned, entry.delta, interval, entry.p,
+        entry.p_adjusted,
+    )  # fmt: skip
     return [*map(_escape, texts), word]
 
 
+def _flips(compared: Comparison) -> list[str]:
+    found = [
+        f"{f.line.task} ({f.line.harness}, {f.line.metric}): {f.gained} turned right, {f.lost} turned wrong"
+        for f in flips(compared.lines)
+    ]
+    return ["Items whose answer flipped, of those both models answered (each is in errors.csv or the HTML report):",
+            _bullets(map(_escape, found))] if found else []  # fmt: skip
+
+
+def _dialogues(report: Report) -> list[str]:
+    parts = ["## Sample dialogues"] if report.dialogues else []
+    for talk in dialogues(report):
+        parts += [_quote(role, text) for role, text in talk.turns]
+        parts.append(_bullets(f"**{_escape(who)}**: {_escape(clean(text))}" for who, text, _ in talk.answers))
+    return parts
+
+
+def _quote(role: str, text: str) -> str:
+    return f"> {_escape(role)}: {_escape(clean(text))}"
+
+
+def _code(text: str) -> str:
+    """A block of text as it is; its fence is longer than any run of backticks in it."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    return f"{fence}yaml\n{text.rstrip()}\n{fence}"
+
+
 def _section(title: str, *tables: Table) -> list[str]:
-    grids = [_grid(t.header, [[_escape(cell) for cell in row] for row in t.rows], t.numeric) for t in tables if t.rows]
+    grids = _tables(*tables)
     return [f"## {title}", *grids] if grids else []
+
+
+def _tables(*tables: Table) -> list[str]:
+    return [_grid(t.header, [[_escape(cell) for cell in row] for row in t.rows], t.numeric) for t in tables if t.rows]
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int]) -> str:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from pipeline.console import duration
-from pipeline.report.compile import ModelScore, Report
+from pipeline.paired import SEED
+from pipeline.report.compile import Report
+from pipeline.report.model_score import ModelScore
+from pipeline.report.phrases import count, say
 from pipeline.report.table import Table, mapping
-from pipeline.report.wording import clean, count, decimals_for, fixed, folded_parents, place, plain, unique
+from pipeline.report.wording import NONE, clean, decimals_for, fixed, folded_parents, place, plain, unique
 
 _TRAIN = {
-    "steps": "optimizer steps",
-    "epochs": "epochs",
-    "first_loss": "first loss",
-    "last_loss": "last loss",
-    "last_eval_loss": "last validation loss",
-    "checkpoint": "checkpoint",
+    "steps": say("optimizer steps"),
+    "epochs": say("epochs"),
+    "first_loss": say("first loss"),
+    "last_loss": say("last loss"),
+    "last_eval_loss": say("last validation loss"),
+    "checkpoint": say("checkpoint"),
 }
 
 
@@ -77,7 +82,7 @@ def unmatched(report: Report) -> Table:
         if s.suite in suites and s.model in ("base", "tuned") and (s.suite, s.task, s.metric) not in rows
     ]  # fmt: skip
     return Table(
-        ("task", "harness", "metric", "model", "n", "value"),
+        (say("task"), say("harness"), say("metric"), say("model"), "n", say("value")),
         tuple((clean(s.task), place(s.suite, s.harness), clean(s.metric), clean(s.model), plain(s.n),
                fixed(s.value, decimals_for([s.value], s.n))) for s in lone),
         numeric=(4, 5),
@@ -85,50 +90,83 @@ def unmatched(report: Report) -> Table:
 
 
 def implementations(report: Report) -> Table:
-    """What each score is of: a line per implementation within a suite, with the tasks and models it was used for."""
+    """What each score is of: a line per implementation within a suite, with the tasks and models it was used for.
+
+    Tasks that differ only in their prompts and items (the subjects of one benchmark) share a line.
+    """
     groups: dict[tuple[str, str], list[ModelScore]] = {}
     for score in report.scores:
-        groups.setdefault((score.suite, score.implementation.model_dump_json()), []).append(score)
+        same = score.implementation.model_dump_json(exclude={"prompt", "data"})
+        groups.setdefault((score.suite, same), []).append(score)
     rows = []
     for (suite, _), scores in groups.items():
         what = scores[0].implementation
-        shots = "not told" if what.n_shot is None else str(what.n_shot)
+        shots = say("not told") if what.n_shot is None else str(what.n_shot)
+        seeded = say("{n}, seed {seed}", n=shots, seed=what.shot_seed) if what.shot_seed is not None else shots
         rows.append((
-            _some(unique(clean(s.task) for s in scores)), _some(unique(clean(s.metric) for s in scores)),
-            _some(unique(clean(s.model) for s in scores)), f"{place(suite, what.harness)} {clean(what.version)}",
+            *(_some(unique(clean(getattr(s, key)) for s in scores)) for key in ("task", "metric", "model")),
+            f"{place(suite, what.harness)} {clean(what.version)}", clean(what.task_version) or plain(None), seeded,
             *(clean(text) or plain(None) for text in
-              (what.task_version, shots, what.scoring, what.chat_template, what.precision)),
+              (what.scoring, what.normalisation, what.chat_template, what.precision, what.backend)),
+            *(_some(unique(clean(getattr(s.implementation, key)) or NONE for s in scores), most=3)
+              for key in ("prompt", "data")),
         ))  # fmt: skip
-    header = ("tasks", "metrics", "models", "harness", "task version", "shots", "scoring", "chat template", "precision")
+    header = (
+        say("tasks"), say("metrics"), say("models"), say("harness"), say("task version"), say("shots"), say("scoring"),
+        say("normalisation"), say("chat template"), say("precision"), say("backend"), say("prompt hash"),
+        say("items hash"),
+    )  # fmt: skip
     return Table(header, tuple(rows))
 
 
 def _some(items: list[str], most: int = 6) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    shown = ", ".join(items[:most])
+    return say("{names} and {n} more", names=shown, n=len(items) - most) if len(items) > most else shown
 
 
 def train_facts(train: Mapping[str, Any] | None) -> Table:
     facts = train or {}
-    known = [(name, plain(facts[key])) for key, name in _TRAIN.items() if facts.get(key) is not None]
+    known: list[tuple[str, str]] = [
+        (name, plain(facts[key])) for key, name in _TRAIN.items() if facts.get(key) is not None
+    ]
     other = [(clean(key), plain(value)) for key, value in facts.items() if key not in _TRAIN and _scalar(value)]
-    return Table(("what", "value"), tuple(known + other), numeric=(1,))
+    return Table((say("what"), say("value")), tuple(known + other), numeric=(1,))
 
 
 def stage_lines(report: Report) -> Table:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for stage in report.stages:
         took = plain(None) if stage.seconds is None else duration(stage.seconds)
-        rows.append((clean(stage.label), "done" if stage.done else "not yet", took, clean(stage.folder)))
+        rows.append((clean(stage.label), say("done") if stage.done else say("not yet"), took, clean(stage.folder)))
     total = sum(stage.seconds or 0 for stage in report.stages)
     if total:
-        rows.append(("all", "", duration(total), ""))
-    return Table(("stage", "state", "time", "folder"), tuple(rows), numeric=(2,))
+        rows.append((say("all"), "", duration(total), ""))
+    return Table((say("stage"), say("state"), say("time"), say("folder")), tuple(rows), numeric=(2,))
 
 
 def auto_choices(report: Report) -> Table:
     rows = tuple(tuple(clean(choice.get(key, "")) for key in ("where", "value", "reason")) for choice in report.choices)
-    return Table(("setting", "value", "why"), rows)
+    return Table((say("setting"), say("value"), say("why")), rows)
+
+
+def seeds(report: Report) -> Table:
+    """Every seed of the recipe, where it stands, and those of the statistics."""
+    rows = [(clean(where), plain(value)) for where, value in _seeds(yaml.safe_load(report.recipe_yaml) or {}, "")]
+    if report.rows:
+        rows.append((say("resampling of the statistics"), plain(SEED)))
+    return Table((say("setting"), say("seed")), tuple(rows))
+
+
+def _seeds(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            place = f"{where}.{key}" if where else str(key)
+            if str(key).endswith("seed") and _scalar(inner):
+                yield place, inner
+            yield from _seeds(inner, place)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _seeds(inner, f"{where}.{number}")
 
 
 def provenance(report: Report) -> Table:
@@ -138,7 +176,7 @@ def provenance(report: Report) -> Table:
         rows += [(clean(name), plain(entry)) for name, entry in entries.items()]
         if not entries and value is not None:
             rows.append((clean(key), plain(value)))
-    return Table(("what", "version or value"), tuple(rows))
+    return Table((say("what"), say("version or value")), tuple(rows))
 
 
 def tiles(report: Report) -> list[tuple[str, str]]:
@@ -148,17 +186,20 @@ def tiles(report: Report) -> list[tuple[str, str]]:
         # Still training: what the curve says so far.
         train = {"steps": losses[-1]["step"], "first_loss": losses[0]["loss"], "last_loss": losses[-1]["loss"]}
     found = [
-        ("training rows", plain(data["rows_train"]) if "rows_train" in data else ""),
-        ("rejected rows", plain(data["rows_rejected"]) if "rows_rejected" in data else ""),
-        ("rows with evaluation items", plain(hit) if (hit := _training_rows_hit(report)) is not None else ""),
-        ("rows over max_length", _over(report)),
-        ("optimizer steps", plain(train["steps"]) if "steps" in train else ""),
-        ("training loss", _from_to(train.get("first_loss"), train.get("last_loss"))),
-        ("validation loss", plain(train["last_eval_loss"]) if train.get("last_eval_loss") is not None else ""),
-        ("time", duration(sum(s.seconds or 0 for s in report.stages)) if any(s.seconds for s in report.stages) else ""),
+        (say("training rows"), plain(data["rows_train"]) if "rows_train" in data else ""),
+        (say("rejected rows"), plain(data["rows_rejected"]) if "rows_rejected" in data else ""),
+        (say("rows with evaluation items"), plain(hit) if (hit := _training_rows_hit(report)) is not None else ""),
+        (say("rows over max_length"), _over(report)),
+        (say("optimizer steps"), plain(train["steps"]) if "steps" in train else ""),
+        (say("training loss"), _from_to(train.get("first_loss"), train.get("last_loss"))),
+        (say("validation loss"), plain(train["last_eval_loss"]) if train.get("last_eval_loss") is not None else ""),
+        (
+            say("time"),
+            duration(sum(s.seconds or 0 for s in report.stages)) if any(s.seconds for s in report.stages) else "",
+        ),
     ]
     waiting = sum(1 for stage in report.stages if not stage.done)
-    found.append(("not done yet", count(waiting, "stage") if waiting else ""))
+    found.append((say("not done yet"), count(waiting, "stage") if waiting else ""))
     return [(name, value) for name, value in found if value]
 
 

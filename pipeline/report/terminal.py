@@ -6,8 +6,10 @@ import unicodedata
 from collections.abc import Sequence
 
 from pipeline.report.compile import Report
+from pipeline.report.headlines import Bound, bounds, chance_note, headlines
+from pipeline.report.phrases import count
 from pipeline.report.tables import Board, boards, tiles, train_facts, unmatched
-from pipeline.report.wording import Comparison, Line, chance_note, clean, comparison, count, headlines, percent, unique
+from pipeline.report.wording import Comparison, Line, clean, comparison, percent, unique
 
 GAP = "  "
 MIN_NAME = 18
@@ -23,6 +25,7 @@ def to_terminal(report: Report, width: int = 100) -> str:
     compared = comparison(report)
     verdict = f": {report.verdict}" if report.verdict else ""
     blocks = [[f"{clean(report.recipe)}{verdict}", *(f"  {s}: {text}" for s, text in headlines(report, compared))]]
+    blocks[0] += [_bound(bound) for bound in bounds(report.gate)]
     suites = unique(entry.row.suite for entry in compared.all_lines)
     blocks += [_suite(suite, compared, percent(report.confidence), width) for suite in suites]
     for board in boards(report):
@@ -94,15 +97,20 @@ def layout(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int, wid
     return lines
 
 
+def _bound(bound: Bound) -> str:
+    why = f"; {bound.why}" if bound.why else ""
+    return f"  {bound.verdict}: {bound.what} {bound.rule}: {bound.gain} ({bound.interval}){why}"
+
+
 def _suite(suite: str, compared: Comparison, level: str, width: int) -> list[str]:
     lines = [entry for entry in compared.lines if entry.row.suite == suite]
     folds = [fold for fold in compared.folds if fold.suite == suite]
     notes = unique(entry.why for entry in lines if entry.why)
-    header = ["score", "n", "base", "tuned", "change", f"{level} interval", "p", "tuned is"]
+    header = ["score", "n", "base", "tuned", "change", f"{level} interval", "p (Holm)", "tuned is"]
     keep = list(range(len(header)))
     rows = [_cells_of(entry, notes) for entry in lines]
     # Names need room: on a narrow terminal n goes first, then p (the last word says what it says).
-    for column in (header.index("n"), header.index("p")):
+    for column in (header.index("n"), header.index("p (Holm)")):
         numbers = sum(max(display_width(row[i]) for row in [header, *rows]) for i in keep if i)
         if width - 2 - numbers - len(GAP) * (len(keep) - 1) < MIN_NAME:
             keep.remove(column)
@@ -121,8 +129,9 @@ def _suite(suite: str, compared: Comparison, level: str, width: int) -> list[str
 def _cells_of(entry: Line, notes: list[str]) -> list[str]:
     interval = f"[{entry.interval[0]}, {entry.interval[1]}]" if entry.interval else ""
     name = f"{entry.task} {entry.metric}{'*' if entry.lower_is_better else ''}"
+    p = entry.p if entry.row.p_adjusted is None else entry.p_adjusted
     name += f" ({notes.index(entry.why) + 1})" if entry.why else ""
-    return [name, entry.n, entry.base, entry.tuned, entry.delta, interval, entry.p, entry.word]
+    return [name, entry.n, entry.base, entry.tuned, entry.delta, interval, p, entry.word]
 
 
 def _board(board: Board, width: int) -> list[list[str]]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.report.histogram import Histogram, histogram
+from pipeline.report.phrases import Phrase, joined, say
 from pipeline.report.table import Table, mapping
 from pipeline.report.wording import NONE, clean, plain
 
-SPLITS = {"train": "train", "val": "validation"}
+SPLITS = {"train": say("train"), "val": say("validation")}
 HEIGHT = 160
 """Pixels of the histogram."""
 
@@ -19,7 +20,8 @@ def lengths(tokens: Mapping[str, Any] | None) -> Table:
     found = tokens or {}
     limit = plain(found.get("max_length"))
     header = (
-        "", "rows", "measured", "tokens per row", "median", "95% below", "longest", f"over {limit}", "trained on",
+        "", say("rows"), say("measured"), say("tokens per row"), say("median"), say("95% below"), say("longest"),
+        say("over {n}", n=limit), say("trained on"),
     )  # fmt: skip
     rows = []
     for key, name in SPLITS.items():
@@ -42,23 +44,28 @@ def epoch(tokens: Mapping[str, Any] | None) -> Table:
     facts = mapping(mapping(found.get("train")).get("epoch"))
     rows = []
     if facts:
-        rows.append(("rows trained on", plain(facts.get("rows"))))
+        rows.append((say("rows trained on"), plain(facts.get("rows"))))
         low, high = plain(facts.get("tokens_low")), plain(facts.get("tokens_high"))
-        rows.append(("tokens", plain(facts.get("tokens")) + (f" ({low} to {high})" if low != high else "")))
+        rows.append((say("tokens"), plain(facts.get("tokens")) + (f" ({low} – {high})" if low != high else "")))
         if facts.get("packed_rows") is not None:
             fill = _percent(facts.get("packed_fill"))
             rows.append(
-                (f"packed rows of {plain(found.get('max_length'))}", f"{plain(facts['packed_rows'])} ({fill} full)")
+                (
+                    say("packed rows of {n}", n=plain(found.get("max_length"))),
+                    say("{n} ({share} full)", n=plain(facts["packed_rows"]), share=fill),
+                )
             )
         if facts.get("steps") is not None:
-            rows.append(("optimizer steps", plain(facts["steps"])))
-    return Table(("in one epoch", ""), tuple(rows), numeric=(1,))
+            rows.append((say("optimizer steps"), plain(facts["steps"])))
+    return Table((say("in one epoch"), ""), tuple(rows), numeric=(1,))
 
 
 def languages(tokens: Mapping[str, Any] | None) -> Table:
     train = mapping((tokens or {}).get("train"))
     found = mapping(train.get("languages"))
-    return Table(("language", "rows measured"), tuple((clean(k), plain(v)) for k, v in found.items()), numeric=(1,))
+    return Table(
+        (say("language"), say("rows measured")), tuple((clean(k), plain(v)) for k, v in found.items()), numeric=(1,)
+    )
 
 
 def drawn(tokens: Mapping[str, Any] | None) -> Histogram | None:
@@ -69,14 +76,24 @@ def drawn(tokens: Mapping[str, Any] | None) -> Histogram | None:
     return histogram(bins.get("edges") or [], bins.get("counts") or [], limit, HEIGHT)
 
 
-def caption(tokens: Mapping[str, Any] | None) -> str:
+def caption(tokens: Mapping[str, Any] | None) -> Phrase:
     """What the histogram shows: how many rows were measured, and where the line is."""
     found = tokens or {}
     train = mapping(found.get("train"))
-    what = "all rows" if train.get("exact") else f"{plain(train.get('sampled'))} of {plain(train.get('rows'))} rows"
+    limit = {"limit": plain(found.get("max_length"))}
+    measured = (
+        say("all rows measured")
+        if train.get("exact")
+        else say("{n} of {total} rows measured", n=plain(train.get("sampled")), total=plain(train.get("rows")))
+    )
     figure = drawn(tokens)
-    place = "the line is" if figure and figure.limit is not None else "all are below"
-    return f"{what} measured; {place} max_length, {plain(found.get('max_length'))} tokens"
+    marked = figure and figure.limit is not None
+    line = (
+        say("the line is max_length, {limit} tokens", **limit)
+        if marked
+        else say("all are below max_length, {limit} tokens", **limit)
+    )
+    return joined((measured, line), "; ")
 
 
 def _mean(split: Mapping[str, Any], key: str) -> str:
@@ -84,12 +101,12 @@ def _mean(split: Mapping[str, Any], key: str) -> str:
     if not value:
         return NONE
     text = plain(value.get("mean"))
-    return text if split.get("exact") else f"{text} ({plain(value.get('low'))} to {plain(value.get('high'))})"
+    return text if split.get("exact") else f"{text} ({plain(value.get('low'))} – {plain(value.get('high'))})"
 
 
 def _share(value: Mapping[str, Any], *, exact: bool) -> str:
     text = _percent(value.get("share"))
-    return text if exact else f"{text} ({_percent(value.get('low'))} to {_percent(value.get('high'))})"
+    return text if exact else f"{text} ({_percent(value.get('low'))} – {_percent(value.get('high'))})"
 
 
 def _percent(value: Any) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.compare import Row
 from pipeline.report.compile import Report
+from pipeline.report.phrases import Phrase, recall, say
 
-BETTER, WORSE, UNCLEAR = "better", "worse", "no clear change"
-UNTESTED, INCOMPARABLE = "not tested", "not comparable"
+BETTER, WORSE, UNCLEAR = say("better"), say("worse"), say("no clear change")
+UNTESTED, INCOMPARABLE = say("not tested"), say("not comparable")
 SIGNIFICANT_P = 0.05
 FOLD_ABOVE = 8
 """Subsets of one task that are still shown one by one."""
@@ -72,13 +73,14 @@ def percent(share: float) -> str:
     return f"{share * 100:g}%"
 
 
-def judge(row: Row) -> str:
-    """One of the five words; `better` and `worse` need both an interval without 0 and p < 0.05."""
+def judge(row: Row) -> Phrase:
+    """One of the five words; `better` and `worse` need an interval without 0, and p < 0.05 after the correction."""
     if row.delta is None:
         return INCOMPARABLE
-    if row.ci_low is None or row.ci_high is None or row.p_value is None:
+    p = row.p_value if row.p_adjusted is None else row.p_adjusted
+    if row.ci_low is None or row.ci_high is None or p is None:
         return UNTESTED
-    if row.p_value < SIGNIFICANT_P and (row.ci_low > 0 or row.ci_high < 0):
+    if p < SIGNIFICANT_P and (row.ci_low > 0 or row.ci_high < 0):
         return BETTER if (row.ci_low > 0) == row.higher_is_better else WORSE
     return UNCLEAR
 
@@ -91,7 +93,7 @@ def line(row: Row) -> Line:
         bounds = [abs(v) for v in (row.ci_low, row.ci_high) if v]
         while decimals < 6 and any(round(v, decimals) == 0 for v in bounds):
             decimals += 1
-    why = clean(row.remark) or ("fewer than two items could be paired" if word == UNTESTED else "")
+    why = recall(clean(row.remark)) or (say("fewer than two items could be paired") if word == UNTESTED else "")
     interval = None
     if row.ci_low is not None and row.ci_high is not None:
         interval = (fixed(row.ci_low, decimals, sign=True), fixed(row.ci_high, decimals, sign=True))
@@ -106,9 +108,22 @@ def line(row: Row) -> Line:
         delta=fixed(row.delta, decimals, sign=True),
         interval=interval,
         p=p_text(row.p_value),
+        p_adjusted=p_text(row.p_adjusted),
         word=word,
         why=why,
+        blind=_blind(row, word, decimals),
     )
+
+
+def _blind(row: Row, word: str, decimals: int) -> str:
+    """Why nothing was found: the correction alone, or how small a change may be overlooked."""
+    if word != UNCLEAR:
+        return ""
+    if row.p_value is not None and row.p_value < SIGNIFICANT_P <= (row.p_adjusted or 0):
+        return say("clear by itself, not after the correction")
+    if not row.mde:
+        return ""
+    return say("may miss changes below {mde}", mde=fixed(row.mde, decimals))
 
 
 def place(suite: str, harness: str) -> str:
@@ -116,8 +131,8 @@ def place(suite: str, harness: str) -> str:
     return clean(harness) if suite == harness else f"{clean(harness)} ({clean(suite)})"
 
 
-def folded_parents(tasks: Iterable[str]) -> dict[str, str]:
-    """subset -> task, for tasks of one suite that have more than `FOLD_ABOVE` subsets.
+def folded_parents(tasks: Iterable[str], least: int = FOLD_ABOVE + 1) -> dict[str, str]:
+    """subset -> task, for tasks of one suite that have at least `least` subsets.
 
     A subset is `task/name` (EvalScope) or `task_name` (lm-eval) of a task that has a score itself, so that folding
     never hides everything there is.
@@ -132,7 +147,7 @@ def folded_parents(tasks: Iterable[str]) -> dict[str, str]:
     counts: dict[str, int] = {}
     for parent in parents.values():
         counts[parent] = counts.get(parent, 0) + 1
-    return {task: parent for task, parent in parents.items() if counts[parent] > FOLD_ABOVE}
+    return {task: parent for task, parent in parents.items() if counts[parent] >= least}
 
 
 def comparison(report: Report) -> Comparison:
@@ -153,55 +168,6 @@ def comparison(report: Report) -> Comparison:
     return Comparison(lines=tuple(shown), folds=tuple(folds.values()))
 
 
-def headlines(report: Report, compared: Comparison) -> list[tuple[str, str]]:
-    """(suite, sentence) for every suite with a score: did it help?"""
-    result = []
-    for suite in unique([*(row.suite for row in report.rows), *(score.suite for score in report.scores)]):
-        lines = [entry for entry in compared.lines if entry.row.suite == suite]
-        if lines:
-            result.append((clean(suite), _headline(lines)))
-            continue
-        models = unique(score.model for score in report.scores if score.suite == suite)
-        tasks = unique(score.task for score in report.scores if score.suite == suite)
-        scored = f"{count(len(models), 'model')} scored on {count(len(tasks), 'task')}"
-        waiting = {"base": "the tuned model is", "tuned": "the base model is"}.get("".join(models))
-        pending = f"; {waiting} not scored, so there is nothing to compare" if waiting and report.train else ""
-        result.append((clean(suite), scored + pending))
-    return [(suite, f"{sentence}.") for suite, sentence in result]
-
-
-def _headline(lines: Sequence[Line]) -> str:
-    tested = [entry for entry in lines if entry.word in (BETTER, WORSE, UNCLEAR)]
-    rest = len(lines) - len(tested)
-    if not tested:
-        return f"no score could be tested ({count(rest, 'row')} without a paired interval)"
-    parts: list[str] = []
-    for word in (BETTER, WORSE):
-        hits = [entry for entry in tested if entry.word == word]
-        named = [f"{e.task} {e.metric} {e.delta}" for e in hits[:3]] + (["..."] if len(hits) > 3 else [])
-        total = "" if parts else f" of {count(len(tested), 'score')}"
-        parts += [f"{word} on {len(hits)}{total} ({', '.join(named)})"] if hits else []
-    unclear = sum(1 for entry in tested if entry.word == UNCLEAR)
-    if unclear:
-        parts.append(f"{UNCLEAR} on {unclear}" if parts else f"{UNCLEAR} on any of {count(len(tested), 'score')}")
-    if rest:
-        parts.append(f"{rest} not tested")
-    return "; ".join(parts)
-
-
-def chance_note(compared: Comparison) -> str:
-    """Many rows, each tested by itself, give some `better` and `worse` by chance alone."""
-    tested = sum(1 for entry in compared.all_lines if entry.word in (BETTER, WORSE, UNCLEAR))
-    if tested < 10:
-        return ""
-    expected = f"about {tested * SIGNIFICANT_P:.0f} of these {tested} rows"
-    return f"Each row is tested by itself: if nothing had changed, {expected} would still read better or worse."
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def unique(items: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(items))
 
@@ -220,8 +186,12 @@ class Line:
     delta: str
     interval: tuple[str, str] | None
     p: str
-    word: str
+    p_adjusted: str
+    """After Holm's correction for all rows of the report."""
+    word: Phrase
     why: str
+    blind: str
+    """What the test could not have seen; empty where it saw something."""
 
     @property
     def lower_is_better(self) -> bool:
