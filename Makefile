@@ -7,11 +7,11 @@ RUNS   ?= $(or $(PIPELINE_RUNS),runs)
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
-STAGES := data train export eval report
+STAGES := data train export eval dialogues submission report
 # All stage goals of one call go to one pipeline process: one experiment, one report.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
-.PHONY: help setup demo demo-model dashboard status gc dry-run test test-fast bench lint format lock clean $(STAGES)
+.PHONY: help setup demo demo-model dashboard status gc fetch benchmarks dry-run test test-fast bench lint format lock clean $(STAGES)
 
 help:
 	@echo "make demo                      install, train and evaluate the demo on this machine"
@@ -20,6 +20,8 @@ help:
 	@echo "make dry-run RECIPE=FILE       print every command, start nothing"
 	@echo "make dashboard                 the SwanLab board of what ran here, on http://127.0.0.1:$(PORT)"
 	@echo "make status|gc RECIPE=FILE     what is done; remove what no report needs"
+	@echo "make fetch RECIPE=FILE         its models, data and benchmarks, ahead of a run"
+	@echo "make benchmarks WORD=ceval     which benchmarks there are"
 	@echo "ARGS='--set train.learning_rate=2e-4' is handed to the pipeline"
 
 setup: $(VENV)/.installed
@@ -46,11 +48,14 @@ $(wordlist 2,$(words $(GOALS)),$(GOALS)): $(firstword $(GOALS))
 	@:
 endif
 
-status gc: setup
+status gc fetch: setup
 	$(RUN) -m pipeline.run $(RECIPE) $@ $(ARGS)
 
 dry-run: setup
 	$(RUN) -m pipeline.run $(RECIPE) --dry-run $(ARGS)
+
+benchmarks: setup
+	$(RUN) -m pipeline.benchmarks $(WORD)
 
 dashboard: setup
 	$(VENV)/bin/swanlab watch $(RUNS)/swanlog --host 127.0.0.1 --port $(PORT)

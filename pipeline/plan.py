@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.endpoint import Endpoint
+from pipeline.harnesses.base import benchmarks
 from pipeline.recipe import Recipe
 from pipeline.stage import Source, Stage
-from pipeline.stages import check_contamination, count_tokens, evaluate, export, fetch, prepare, train
+from pipeline.stages import bank, check_contamination, count_tokens, dialogues, evaluate, export, fetch, prepare, train
+from pipeline.suites import EvalScopeSpec, LmEvalSpec
 
-TARGETS = ("data", "train", "export", "eval", "report")
+TARGETS = ("data", "train", "export", "eval", "dialogues", "submission", "report")
+
+SMOKE_LIMIT = 5
+"""Samples of a smoke run, per task or subset."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +26,12 @@ class Plan:
     def select(self, targets: tuple[str, ...]) -> list[str]:
         """Labels to make sure of for these targets; none = everything nothing else depends on."""
         if targets:
-            wanted = {target for target in targets if target != "report"}
+            wanted = {"eval" if target == "submission" else target for target in targets if target != "report"}
             found = [label for label in self.stages if label.split(".")[0] in wanted or label in wanted]
             return [label for label in found if not self._fetches_for(label, found)]
         needed = {id(dep) for stage in self.stages.values() for dep in stage.deps.values()}
-        return [label for label, stage in self.stages.items() if id(stage) not in needed]
+        # A smoke run is for what comes after it, and of no more use once that is there.
+        return [label for label, stage in self.stages.items() if id(stage) not in needed and stage.name != "smoke"]
 
     def _fetches_for(self, label: str, others: Sequence[str]) -> bool:
         """Whether this label alone would have a model fetched: token lengths in a report are not worth 65 GB."""
@@ -39,7 +46,7 @@ def plan(recipe: Recipe) -> Plan:
     """The stages of a resolved recipe: model, data and its checks, train, export, and each suite on each model."""
     stages: dict[str, Stage] = {}
 
-    def add(label: str, stage: Stage | Source) -> Stage | Source:
+    def add(label: str, stage: Stage | Source | Endpoint) -> Stage | Source | Endpoint:
         if isinstance(stage, Stage):
             stages[label] = stage
         return stage
@@ -54,27 +61,57 @@ def plan(recipe: Recipe) -> Plan:
     }
     models = dict(bases)
     model, base = recipe.models[0], next(iter(bases.values()))
-    checks: list[Stage] = []
+    files = None if isinstance(base, Endpoint) else base
+    banks = {}
+    for name in dict.fromkeys(entry.name for suite in recipe.eval for entry in benchmarks(suite)):
+        if name in recipe.benchmarks:
+            stages[f"bank.{name}"] = made = bank.stage(name, recipe.benchmarks[name])
+            banks[name] = (recipe.benchmarks[name], made)
+
+    def asked(suite: LmEvalSpec | EvalScopeSpec, of: Stage | Source | Endpoint) -> Stage:
+        offline, template = recipe.runtime.offline, recipe.chat_template
+        return evaluate.stage(suite, model=of, banks=banks, chat_template=template, offline=offline)
+
+    if recipe.runtime.smoke:
+        for suite in recipe.eval:
+            few = suite.model_copy(update={"limit": min(suite.limit or SMOKE_LIMIT, SMOKE_LIMIT)})
+            for name, of in bases.items():
+                stages[f"smoke.{suite.entry}.{name}"] = replace(asked(few, of), name="smoke")
+    smokes = tuple(stage for stage in stages.values() if stage.name == "smoke")
+    checks = list(smokes)
     if recipe.data:
-        stages["data"] = data = prepare.stage(recipe.data, model=base)
+        stages["data"] = data = replace(prepare.stage(recipe.data, model=files), after=smokes)
         if recipe.data.contamination.action != "drop" and prepare.benchmarks(recipe.data):
             stages["data.contamination"] = check = check_contamination.stage(recipe.data, data=data)
             checks += [check] if recipe.data.contamination.action == "fail" else []
-    if recipe.data and recipe.train:
+    if recipe.data and recipe.train and files:  # the recipe refuses to train a model behind a URL
         if recipe.data.tokens != "off":
             stages["data.tokens"] = count_tokens.stage(
-                recipe.data, recipe.train, model, base=base, data=data, chat_template=recipe.chat_template
+                recipe.data, recipe.train, model, base=files, data=data, chat_template=recipe.chat_template
             )
-        trained = train.stage(recipe.train, model, base=base, data=data, chat_template=recipe.chat_template)
+        steps = recipe.export.checkpoints
+        assert isinstance(steps, tuple), "resolve() names the steps"
+        trained = train.stage(
+            recipe.train, model, base=files, data=data, chat_template=recipe.chat_template, wanted=steps
+        )
         stages["train"] = trained = replace(trained, after=tuple(checks))
-        stages["export"] = export.stage(recipe.export, model, base=base, train=trained)
+        stages["export"] = export.stage(recipe.export, model, base=files, trained=trained)
         models["tuned"] = stages["export"]
+        for step in steps:
+            stages[f"export.{step}"] = export.stage(recipe.export, model, base=files, trained=trained, checkpoint=step)
+            models[f"tuned-{step}"] = stages[f"export.{step}"]
     for suite in recipe.eval:
         for name, model_stage in models.items():
-            stages[f"eval.{suite.entry}.{name}"] = evaluate.stage(
-                suite,
-                model=model_stage,
+            stages[f"eval.{suite.entry}.{name}"] = replace(asked(suite, model_stage), after=smokes)
+    if recipe.dialogues:
+        stages["dialogues"] = prompts = dialogues.asked(recipe.dialogues, data=stages.get("data"))
+        specs = dict(zip(bases, recipe.models, strict=True))
+        for name in [*bases, *(["tuned"] if "tuned" in models else [])]:  # not every checkpoint
+            stages[f"dialogues.{name}"] = dialogues.stage(
+                recipe.dialogues,
+                specs.get(name, model),
+                model=models[name],
+                asked=prompts,
                 chat_template=recipe.chat_template,
-                offline=recipe.runtime.offline,
             )
     return Plan(stages)

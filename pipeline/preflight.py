@@ -7,15 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from pipeline import capability, dialogues, endpoint, fetching, settings
 from pipeline.errors import PreflightError
 from pipeline.execute import find_program
 from pipeline.files import read_json
+from pipeline.harnesses import HARNESSES
 from pipeline.harnesses.base import benchmarks
 from pipeline.provenance import version
 from pipeline.recipe import Recipe
 from pipeline.sources import code_problems, weight_problems
 from pipeline.stage import Source, Stage
+from pipeline.stages import evaluate, fetch, train
 from pipeline.store import Store
+from pipeline.suites import LmEvalSpec
+from pipeline.task_index import scan
 
 DEMO_MODEL = "SmolLM2-135M-Instruct"
 DISTRIBUTIONS = {"swift": "ms-swift", "lm_eval": "lm-eval", "evalscope": "evalscope"}
@@ -29,7 +34,8 @@ def check_sources(recipe: Recipe, planned: Iterable[Stage], root: Path, env: Map
     stages = list(planned)
     missing = list(_missing(stages))
     if missing:
-        raise PreflightError(_unique([*missing, *_tools(stages, env), *_disk(recipe, root)]))
+        others = [*_tools(stages, env), *_suites(recipe, stages, env), *_disk(recipe, root)]
+        raise PreflightError(_unique([*missing, *others]))
 
 
 def check(recipe: Recipe, pending: Iterable[Stage], store: Store, env: Mapping[str, str]) -> None:
@@ -38,22 +44,27 @@ def check(recipe: Recipe, pending: Iterable[Stage], store: Store, env: Mapping[s
     problems = [
         *_tools(stages, env),
         *_models(recipe, stages, store),
-        *_offline(recipe, stages),
+        *_checkpoints(stages, store),
+        *_offline(recipe, stages, store),
         *_nodes(recipe, stages),
+        *_suites(recipe, stages, env),
+        *_servers(recipe, stages, env),
+        *_dialogues(recipe, stages),
         *_disk(recipe, store.root),
     ]
     if problems:
         raise PreflightError(_unique(problems))
 
 
-def warnings(recipe: Recipe) -> list[str]:
+def warnings(recipe: Recipe, env: Mapping[str, str]) -> list[str]:
     """What is allowed, but worth a word."""
     origins = [*recipe.models, *(recipe.data.sources if recipe.data else ())]
-    return [
+    newest = [
         f"{o.id}: no revision given, so the newest one is used; name a revision to make the run repeatable"
         for o in origins
         if o.id and not o.revision
     ]
+    return [*newest, *capability.remarks(recipe, capability.Installed(settings.cache_dir(env)))]
 
 
 def _tools(stages: Iterable[Stage], env: Mapping[str, str]) -> Iterator[str]:
@@ -105,6 +116,19 @@ def _models(recipe: Recipe, stages: Iterable[Stage], store: Store) -> Iterator[s
             yield from code_problems(folder)
 
 
+def _checkpoints(stages: Iterable[Stage], store: Store) -> Iterator[str]:
+    for stage in stages:
+        trained = stage.deps.get("adapter")
+        if not isinstance(trained, Stage) or "checkpoint" not in stage.args or store.result(trained) is None:
+            continue
+        place = train.checkpoint(store.place(trained).parent, stage.args["checkpoint"])
+        if not place.is_dir():
+            yield (
+                f"export.checkpoints: {place} is not there: the training that is done kept fewer checkpoints. Choose "
+                f"among those it kept, or delete {store.folder(trained)} to train again (train.save_total_limit)"
+            )
+
+
 def _missing(stages: Sequence[Stage]) -> Iterator[str]:
     evaluated = {path for stage in stages if stage.name == "eval" for _, path in _local(stage)}
     for stage in stages:
@@ -116,7 +140,8 @@ def _missing(stages: Sequence[Stage]) -> Iterator[str]:
                 yield f"{path}: no such model folder; {hint}"
             else:
                 # The harnesses take a wrong path for a hub id and fail only after trying to download it.
-                section = "data.sources" if role.startswith("source") else "data.contamination.benchmarks"
+                sections = {"against": "data.contamination.benchmarks", "path": "dialogues.path"}
+                section = next((text for start, text in sections.items() if role.startswith(start)), "data.sources")
                 yield f"{path}: no such file or folder; check {'eval' if path in evaluated else section}"
 
 
@@ -126,25 +151,60 @@ def _local(stage: Stage) -> Iterator[tuple[str, Path]]:
             yield role, dep.path
 
 
-def _offline(recipe: Recipe, stages: Iterable[Stage]) -> Iterator[str]:
+def _offline(recipe: Recipe, stages: Iterable[Stage], store: Store) -> Iterator[str]:
     if not recipe.runtime.offline:
         return
     names = {stage.name for stage in stages}
+    fetched = {label for label, stage in fetching.stages(recipe).items() if store.result(stage)}
+    remedy = "run `python -m pipeline.run RECIPE fetch` where there is a network, or use a local path"
     for suite in recipe.eval if "eval" in names else ():
-        if suite.harness == "evalscope":
-            for benchmark in benchmarks(suite):
-                if benchmark.path is None:
-                    yield f"{benchmark.name}: runtime.offline is true, but EvalScope would ask its hub; give a `path`"
+        own = scan(suite.include_path) if isinstance(suite, LmEvalSpec) and suite.include_path else {}
+        for asked in benchmarks(suite) if f"fetch.{suite.entry}" not in fetched else ():
+            if asked.path or asked.name in recipe.benchmarks or asked.name in own:
+                continue
+            if suite.data_root:
+                has = ", ".join(sorted(path.name for path in suite.data_root.glob("*") if path.is_dir())) or "nothing"
+                where = f"{suite.data_root} has no folder for it (it has {has})"
+                yield f"{asked.name}: runtime.offline is true, but {where}; {remedy}"
+            elif suite.harness == "evalscope":  # of lm-eval's data nothing tells whether `datasets` has them
+                yield f"{asked.name}: runtime.offline is true, but EvalScope would ask its hub; {remedy}"
     for section, origins in (("model", recipe.models), ("data", recipe.data.sources if recipe.data else ())):
         for origin in origins:
-            if origin.id and section in names:
-                yield f"{origin.id}: runtime.offline is true, but this comes from {origin.hub}; use a local path"
+            if origin.id and section in names and fetching.label(origin.id) not in fetched:
+                yield f"{origin.id}: runtime.offline is true, but this comes from {origin.hub}; {remedy}"
 
 
 def _nodes(recipe: Recipe, stages: Iterable[Stage]) -> Iterator[str]:
     if recipe.train and recipe.train.nodes > 1 and any(stage.name == "train" for stage in stages):
         # Started on one node alone, it would train with a part of the global batch and nobody would notice.
         yield f"train.nodes: {recipe.train.nodes} nodes can be planned, but not started yet; use 1"
+
+
+def _suites(recipe: Recipe, stages: Iterable[Stage], env: Mapping[str, str]) -> Iterator[str]:
+    """Benchmarks that the harness of a suite does not have or cannot ask, and settings that it cannot honour."""
+    if not any(stage.name == "eval" for stage in stages):
+        return
+    yield from capability.problems(recipe, capability.Installed(settings.cache_dir(env)), env)
+    for suite in recipe.eval:
+        chat_template = evaluate.applies_template(suite, recipe=recipe.chat_template)
+        for model in recipe.models:
+            served = fetch.endpoint(model)
+            for text in HARNESSES[suite.harness].problems(suite, chat_template=chat_template, endpoint=served):
+                yield f"eval.{suite.entry}.{text}"
+
+
+def _dialogues(recipe: Recipe, stages: Iterable[Stage]) -> Iterator[str]:
+    path = recipe.dialogues.path if recipe.dialogues else None
+    if path and path.is_file() and any(stage.name == "asked" for stage in stages):
+        yield from dialogues.given(path)[1]
+
+
+def _servers(recipe: Recipe, stages: Iterable[Stage], env: Mapping[str, str]) -> Iterator[str]:
+    asked = any("endpoint" in stage.args for stage in stages)
+    for served in filter(None, map(fetch.endpoint, recipe.models)) if asked else ():
+        problem = endpoint.problem(served, env)
+        if problem:
+            yield f"model.url: {problem}"
 
 
 def _unique(problems: Iterable[str]) -> list[str]:

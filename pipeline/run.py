@@ -5,24 +5,26 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import dryrun, housekeeping, preflight, provenance, settings
+from pipeline import dryrun, fetching, housekeeping, preflight, provenance, settings
 from pipeline.console import Console
 from pipeline.errors import PipelineError, PreflightError, RecipeError
-from pipeline.execute import signals_stop
 from pipeline.files import locked
 from pipeline.machine import probe, read_machine
-from pipeline.plan import TARGETS, plan
+from pipeline.plan import TARGETS, Plan, plan
+from pipeline.recipe import Recipe
 from pipeline.recipe_file import load_recipe
-from pipeline.resolve import resolve
+from pipeline.resolve import Choice, resolve
 from pipeline.session import Session
+from pipeline.signals import signals_stop
+from pipeline.slots import visible
 from pipeline.sources import digest
 from pipeline.store import Store
 
-COMMANDS = ("status", "gc")
+COMMANDS = ("status", "gc", "fetch")
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EIO)
 """What a full, read-only or broken disk says: not a bug of ours."""
 
@@ -52,7 +54,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("recipe", type=Path, help="recipe file, e.g. recipes/demo.yaml")
     parser.add_argument(
         "targets", nargs="*", choices=[*TARGETS, *COMMANDS, []], metavar="TARGET",
-        help=f"{', '.join(TARGETS)} (none = all), or {' or '.join(COMMANDS)}",
+        help=f"{', '.join(TARGETS)} (none = all), or {', '.join(COMMANDS)}",
     )  # fmt: skip
     parser.add_argument("--set", action="append", default=[], metavar="key.path=value", help="override a setting")
     parser.add_argument("--dry-run", action="store_true", help="print every command, start nothing")
@@ -71,9 +73,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         return 0
     machine = read_machine(arguments.machine) if arguments.machine else probe(env)
     recipe, choices = resolve(recipe, machine)
+    if "fetch" in arguments.targets:
+        return _fetch(arguments, recipe, choices, root, env, console)
     planned = plan(recipe)
     targets = tuple(arguments.targets)
-    unknown = [t for t in targets if t in TARGETS[:-1] and not any(s.split(".")[0] == t for s in planned.stages)]
+    sections = {label.split(".")[0] for label in planned.stages} | {"report"}
+    unknown = [t for t in targets if t in TARGETS and {"submission": "eval"}.get(t, t) not in sections]
     if unknown:
         raise RecipeError(f"{arguments.recipe}: the recipe has no such section, so there is nothing to {unknown[0]}")
     labels = planned.select(tuple(t for t in targets if t not in COMMANDS))
@@ -90,7 +95,26 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         if free is None:
             other = (run_dir / ".lock").read_text(encoding="utf-8")
             raise PreflightError(f"{recipe.name}: {other} is running this recipe in {root}; wait for it, or stop it")
-        return Session(recipe, choices, planned, store, run_dir, env, console).execute(labels)
+        gpus = visible(env, len(machine.gpus))
+        session = Session(recipe, choices, planned, store, run_dir, env, console, gpus)
+        return session.execute(labels, submit="submission" in targets)
+
+
+def _fetch(
+    arguments: argparse.Namespace,
+    recipe: Recipe,
+    choices: Sequence[Choice],
+    root: Path,
+    env: Mapping[str, str],
+    console: Console,
+) -> int:
+    if len(arguments.targets) > 1:
+        raise RecipeError("fetch goes before a run, in a call of its own: give it alone")
+    if arguments.dry_run:
+        wanted = fetching.stages(recipe)
+        print(dryrun.render(Plan(wanted), list(wanted), choices), end="")
+        return 0
+    return fetching.run(recipe, Store(root, _cached_digest()), env, console)
 
 
 def _cached_digest() -> Any:

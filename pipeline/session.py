@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from pipeline import curve, preflight, provenance
+from pipeline import preflight, run_folder, submission
 from pipeline.console import Console
+from pipeline.errors import CommandFailedError, GateFailedError, OutputError
 from pipeline.execute import Executor
-from pipeline.files import read_json, write_json, write_text
+from pipeline.files import write_json, write_text
 from pipeline.follower import Follower, tracking
+from pipeline.gate import refusal
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import dump_recipe
-from pipeline.report.compile import Report, StageLine, compile_report
+from pipeline.report.compile import Report
 from pipeline.resolve import Choice
+from pipeline.run_folder import pending
+from pipeline.schedule import Schedule
 from pipeline.stage import Stage
-from pipeline.stages import train
 from pipeline.store import Store
 
 
@@ -35,71 +37,91 @@ class Session:
         run_dir: Path,
         env: Mapping[str, str],
         console: Console,
+        gpus: Sequence[str],
     ) -> None:
+        """`gpus` are the visible ones, as CUDA_VISIBLE_DEVICES names them."""
         self.recipe, self.choices, self.plan, self.store = recipe, choices, planned, store
-        self.run_dir, self.env, self.console = run_dir, env, console
-        self.states = {label: "cached" if store.result(stage) else "pending" for label, stage in planned.stages.items()}
+        self.run_dir, self.env, self.console, self.gpus = run_dir, env, console, gpus
         self.folders = {store.folder(stage).name: label for label, stage in planned.stages.items()}
+        self.states = {
+            store.folder(stage).name: "cached" if store.result(stage) else "pending"
+            for stage in planned.stages.values()
+        }
         self.told: set[str] = set()
         self.tracking = tracking(recipe, store.root, env)
         self.follower = Follower(self.tracking, run_dir, env)
 
-    def execute(self, labels: Sequence[str]) -> int:
-        pending = self._pending(labels)
-        if pending:
-            preflight.check(self.recipe, pending, self.store, self.env)
+    def execute(self, labels: Sequence[str], *, submit: bool = False) -> int:
+        """Make sure of the stages of these labels; then report, archive (``submit``) and gate."""
+        missing = pending(self.plan, self.store, labels)
+        if missing:
+            preflight.check(self.recipe, missing, self.store, self.env)
             self.follower.check()
-            for remark in [*preflight.warnings(self.recipe), self.tracking.remark]:
+            for remark in [*preflight.warnings(self.recipe, self.env), self.tracking.remark]:
                 if remark:
                     self.console.say(f"note: {remark}")
             for choice in self.choices:
                 self.console.say(f"{choice.where} = {choice.value}  ({choice.reason})")
-        self._keep_history()
+            self._name_damage(missing)
+        run_folder.keep_history(self.run_dir, self.plan, self.store)
         write_text(self.run_dir / "recipe.yaml", dump_recipe(self.recipe))
         self._write_states()
-        executor = Executor(
-            self.store, self.env, self.console, self._on_state, show_logs=self.recipe.runtime.log_level == "full"
-        )
-        ok = False
+        runtime = self.recipe.runtime
+        assert isinstance(runtime.workers, int)
+        executor = Executor(self.store, self.env, self.console, show_logs=runtime.log_level == "full")
+        schedule = Schedule(executor, self.gpus, runtime.workers, self._on_state)
+        needed = {id(stage) for stage in missing}
+        ok, failed = False, None
         try:
-            needed = {id(stage) for stage in pending}
-            # In the plan's order, not the targets': a mistake in the data shows before an hour of evaluations.
-            for label, stage in self.plan.stages.items():
-                if label in labels or id(stage) in needed:
-                    executor.ensure(stage, label, self.folders)
-            ok = True
+            schedule.run(
+                [stage for label, stage in self.plan.stages.items() if label in labels or id(stage) in needed],
+                self.folders,
+            )
             if self.follower.is_behind(self.folders):
                 self.follower.start()
+            ok = True
+        except (CommandFailedError, OutputError) as error:
+            failed = error
         finally:
-            self._report()
+            report, items = run_folder.gather(self.recipe, self.choices, self.plan, self.store)
+            table = run_folder.write(self.run_dir, report, items)
             where = self.follower.end(ok=ok)
-        self._close(where)
+        print(table)
+        print(f"report: {short(self.run_dir / 'report.html')}")
+        if where:
+            print(where)
+        if failed:
+            raise failed
+        if submit:
+            print(f"submission: {short(submission.write(self.run_dir, self.store, self.plan.stages))}")
+        self._gate(report)
         return 0
 
-    def _pending(self, labels: Sequence[str]) -> list[Stage]:
-        """What would run for these labels, without starting anything."""
-        found: dict[int, Stage] = {}
+    def _gate(self, report: Report) -> None:
+        """GateFailedError when all is evaluated and the recipe's bounds are not kept."""
+        evaluated = all(line.done for line in report.stages if line.label.startswith("eval."))
+        problem = refusal(self.recipe.gate, report.gate) if self.recipe.gate and evaluated else None
+        if problem:
+            raise GateFailedError(problem)
 
-        def visit(stage: Stage) -> None:
-            if id(stage) not in found and self.store.result(stage) is None:
-                found[id(stage)] = stage
-                for earlier in stage.before:
-                    visit(earlier)
-
-        for label in labels:
-            visit(self.plan.stages[label])
-        return list(found.values())
+    def _name_damage(self, stages: Iterable[Stage]) -> None:
+        for stage in stages:
+            problem = self.store.damage(stage)
+            if problem:
+                folder = self.store.folder(stage)
+                self.console.say(f"{self.folders[folder.name]}: {short(folder)}: {problem}: not used, made again")
 
     def _on_state(self, stage: Stage, state: str) -> None:
-        label = self.folders[self.store.folder(stage).name]
-        known, self.states[label] = self.states[label], state
+        folder = self.store.folder(stage).name
+        label = self.folders[folder]
+        known, self.states[folder] = self.states[folder], state
         if state == "running":
             self._write_states()
             self.follower.start()
             self.console.say(f"{label}: started  ({self.store.folder(stage) / 'log.txt'})")
         elif state == "cached":
             if known == "done":
-                self.states[label] = known  # made by this very call
+                self.states[folder] = known  # made by this very call
             elif label not in self.told:
                 self.told.add(label)
                 self.console.say(f"{label}: already done")
@@ -111,67 +133,11 @@ class Session:
                 "label": label,
                 "name": stage.name,
                 "dir": os.path.relpath(self.store.folder(stage), self.run_dir),
-                "status": self.states[label],
+                "status": self.states[self.store.folder(stage).name],
             }
             for label, stage in self.plan.stages.items()
         ]
         write_json(self.run_dir / "stages.json", {"schema": 1, "recipe": self.recipe.name, "stages": stages})
-
-    def _keep_history(self) -> None:
-        """The report of another variant of this recipe (--set ...) is kept when this one takes its place."""
-        before = read_json(self.run_dir / "stages.json") or {}
-        old = [line["dir"] for line in before.get("stages", [])]
-        new = [os.path.relpath(self.store.folder(stage), self.run_dir) for stage in self.plan.stages.values()]
-        names = ("report.json", "report.md", "report.html", "scores.csv", "recipe.yaml", "stages.json")
-        if old and old != new and (self.run_dir / "report.json").is_file():
-            kept = self.run_dir / "history"
-            place = kept / str(1 + sum(1 for _ in kept.glob("*")))
-            place.mkdir(parents=True)
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    (self.run_dir / name).rename(place / name)
-
-    def _report(self) -> None:
-        from pipeline.report import render
-
-        report = self.report()
-        write_json(self.run_dir / "report.json", report.model_dump(mode="json", by_alias=True))
-        write_text(self.run_dir / "report.md", render.to_markdown(report))
-        write_text(self.run_dir / "report.html", render.to_html(report))
-        write_text(self.run_dir / "scores.csv", render.to_csv(report))
-        self.terminal = render.to_terminal(report)
-
-    def report(self) -> Report:
-        needed = {id(stage) for stage in self._pending(self.plan.select(()))}
-        records: dict[str, dict[str, Any]] = {}
-        lines = []
-        for label, stage in self.plan.stages.items():
-            record = self.store.result(stage)
-            lines.append(
-                StageLine(
-                    label=label,
-                    done=record is not None,
-                    needed=id(stage) in needed,
-                    seconds=record["seconds"] if record else None,
-                    folder=str(self.store.folder(stage).relative_to(self.store.root)),
-                )
-            )
-            if record:
-                records[label] = record
-        return compile_report(self.recipe, self.choices, lines, records, self._curve(), provenance.collect())
-
-    def _curve(self) -> list[curve.Point]:
-        if "train" not in self.plan.stages:
-            return []
-        folder = self.store.folder(self.plan.stages["train"])
-        attempts = sorted((folder / "attempts").glob("*"), key=lambda path: int(path.name))
-        return curve.stitch(curve.read(train.log_file(out)) for out in [*attempts, folder / "output"])
-
-    def _close(self, tracker: str | None) -> None:
-        print(self.terminal)
-        print(f"report: {short(self.run_dir / 'report.html')}")
-        if tracker:
-            print(tracker)
 
 
 def short(path: Path) -> str:

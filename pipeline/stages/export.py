@@ -12,6 +12,7 @@ from pipeline.errors import OutputError
 from pipeline.recipe import ExportSpec, ModelSpec
 from pipeline.sources import weight_problems
 from pipeline.stage import CPU_ENV, Paths, Source, Stage
+from pipeline.stages import train
 
 TOKENIZER = (
     "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json chat_template.jinja "
@@ -19,7 +20,10 @@ TOKENIZER = (
 ).split()
 
 
-def stage(spec: ExportSpec, model: ModelSpec, *, base: Stage | Source, train: Stage) -> Stage:
+def stage(
+    spec: ExportSpec, model: ModelSpec, *, base: Stage | Source, trained: Stage, checkpoint: int | None = None
+) -> Stage:
+    """The last checkpoint of `trained`, or the one of step `checkpoint`."""
     args: dict[str, Any] = {
         "merge_lora": True,
         # A trained adapter's args.json may name plugins, which swift would import and run.
@@ -30,11 +34,12 @@ def stage(spec: ExportSpec, model: ModelSpec, *, base: Stage | Source, train: St
     if spec.precision != "model":
         args["torch_dtype"] = spec.precision
     args |= model.swift_args
+    step = {} if checkpoint is None else {"checkpoint": checkpoint}
     return Stage(
         name="export",
         program=("swift", "export"),
-        args=args | dict(spec.extra_args),
-        deps={"model": base, "adapter": train},
+        args=args | dict(spec.extra_args) | step,
+        deps={"model": base, "adapter": trained},
         command=_command,
         collect=_collect,
         output=merged,
@@ -51,8 +56,12 @@ def merged(out: Path) -> Path:
 def _command(stage: Stage, out: Path, deps: Paths) -> Command:
     # swift keeps and uses whatever lies in an existing output folder under --exist_ok, so that flag is never given:
     # the folder is new for every attempt.
-    words = flags({"model": str(deps["model"]), "adapters": str(deps["adapter"]), "output_dir": str(merged(out))})
-    return Command((*stage.program, *words, *flags(stage.args)), env=dict(stage.env))
+    adapter = deps["adapter"]
+    if "checkpoint" in stage.args:
+        adapter = train.checkpoint(adapter.parent, stage.args["checkpoint"])
+    words = flags({"model": str(deps["model"]), "adapters": str(adapter), "output_dir": str(merged(out))})
+    settings = {key: value for key, value in stage.args.items() if key != "checkpoint"}
+    return Command((*stage.program, *words, *flags(settings)), env=dict(stage.env))
 
 
 def _finish(out: Path, deps: Paths) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,16 @@ _DTYPES = {
 }
 
 
-def stage(spec: TrainSpec, model: ModelSpec, *, base: Stage | Source, data: Stage, chat_template: bool) -> Stage:
-    """`spec` is resolved: no `auto` left."""
+def stage(
+    spec: TrainSpec,
+    model: ModelSpec,
+    *,
+    base: Stage | Source,
+    data: Stage,
+    chat_template: bool,
+    wanted: Sequence[int] = (),
+) -> Stage:
+    """`spec` is resolved: no `auto` left. `wanted` are steps whose checkpoints are read besides the last."""
     assert isinstance(spec.gpus, int)
     cpu = spec.gpus == 0
     validates = data.args["val_fraction"] > 0
@@ -90,12 +99,13 @@ def stage(spec: TrainSpec, model: ModelSpec, *, base: Stage | Source, data: Stag
         gpus=spec.gpus,
         progress=_progress,
         resume=_resume,
+        finish=partial(_gather, tuple(wanted)),
     )
 
 
-def checkpoint(out: Path) -> Path:
-    """The adapter to use: the link to its last checkpoint that swift leaves (relative, so it survives the move)."""
-    return out / "last-checkpoint"
+def checkpoint(out: Path, step: int | None = None) -> Path:
+    """The adapter of a step, or the last: a link that swift leaves (relative, so it survives the move)."""
+    return out / ("last-checkpoint" if step is None else f"checkpoint-{step}")
 
 
 def log_file(out: Path) -> Path:
@@ -115,6 +125,16 @@ def _resume(attempts: Sequence[Path]) -> Args:
     """From the newest checkpoint that is whole, over all earlier attempts."""
     best = newest_checkpoint(attempts)
     return {"resume_from_checkpoint": str(best)} if best else {}
+
+
+def _gather(wanted: Sequence[int], out: Path, _deps: Paths) -> None:
+    """Bring checkpoints that an earlier, interrupted attempt has made to those of the attempt that went on from it."""
+    for step in wanted:
+        place = checkpoint(out, step)
+        found = [checkpoint(attempt, step) for attempt in out.parent.glob("*") if attempt != out]
+        whole = [path for path in found if path.is_dir() and not adapter.checkpoint_problem(path)]
+        if whole and not place.exists():
+            whole[0].rename(place)
 
 
 def newest_checkpoint(attempts: Sequence[Path]) -> Path | None:
