@@ -18,6 +18,8 @@ class Command:
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[Path, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Variable the tool reads a key from -> variable of ours that holds it; the key itself is put in at the start."""
 
     def __str__(self) -> str:
         lines = []
@@ -28,7 +30,8 @@ class Command:
             while end in body.split("\n"):
                 end += "F"
             lines.append(f"mkdir -p {quote(str(path.parent))} && cat > {quote(str(path))} <<{end}\n{body}\n{end}")
-        words = [f"{name}={quote(value)}" for name, value in self.env.items()]
+        words = [f'{name}="${{{ours}:-EMPTY}}"' for name, ours in self.keys.items()]
+        words += [f"{name}={quote(value)}" for name, value in self.env.items()]
         words += [quote(word) for word in self.argv]
         lines.append(_wrap(words))
         return "\n".join(lines)

@@ -17,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.settings import is_secret
+
 Auto = Literal["auto"]
 Hub = Literal["modelscope", "huggingface"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -32,12 +34,30 @@ def _from_recipe(path: Path, info: ValidationInfo) -> Path:
 FilePath = Annotated[Path, AfterValidator(_from_recipe), PlainSerializer(str)]
 """A path on this machine, relative to the recipe file. It is never part of a stage's identity; the content is."""
 
+
+def _base_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/@\s?#]+(/[^@\s?#]*)?/v1", value):
+        raise ValueError("should be a base URL such as http://127.0.0.1:8000/v1, without a key in it")
+    return value
+
+
+def _key_name(value: str) -> str:
+    if not is_secret(value):
+        raise ValueError("should end in KEY or TOKEN: by that its value is kept out of logs and results")
+    return value
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+"""Of an OpenAI-compatible server; ends in /v1."""
+KeyName = Annotated[str, AfterValidator(_key_name)]
+"""Name of an environment variable (or line of .env) that holds a key; the key itself never stands in a recipe."""
+
 _OWN = frozenset(
     (
         "model model_id model_args adapters dataset val_dataset datasets dataset_args tasks output_dir output_path "
         "work_dir add_version no_timestamp log_samples use_cpu device save_only_model check_model report_to "
         "ddp_timeout resume_from_checkpoint save_steps save_total_limit logging_steps merge_lora load_args exist_ok "
-        "push_to_hub"
+        "push_to_hub api_key api_url eval_type"
     ).split()
 )
 
@@ -81,8 +101,13 @@ class Origin(Section):
             raise ValueError("should be owner/name")
         return value
 
+    @property
+    def origins(self) -> dict[str, object]:
+        """The ways to say where it comes from, of which one is given."""
+        return {"`path` (local)": self.path, "`id` (hub id)": self.id}
+
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if (self.path is None) == (self.id is None):
-            raise ValueError("give either `path` (local) or `id` (hub id)")
+        if sum(value is not None for value in self.origins.values()) != 1:
+            raise ValueError(f"give either {' or '.join(self.origins)}")
         return self

@@ -10,20 +10,32 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.bank import Banks
 from pipeline.dataset import DataSpec
-from pipeline.fields import NAME, Auto, ExtraArgs, Origin, Precision, Section
+from pipeline.fields import NAME, Auto, BaseUrl, ExtraArgs, FilePath, KeyName, Origin, Precision, Section
+from pipeline.gate import GateSpec
 from pipeline.suites import EvalSpec
 
 
 class ModelSpec(Origin):
-    """A model: a local folder with config.json, tokenizer and safetensors, or a hub id such as Qwen/Qwen3-0.6B."""
+    """A model: a folder with config.json, tokenizer and safetensors, a hub id such as Qwen/Qwen3-0.6B, or a URL."""
 
+    url: BaseUrl | None = None
+    """OpenAI-compatible base URL, ending in /v1, of a server that runs the model; it can be evaluated, not trained."""
+    served_as: str | None = None
+    """The model's name on that server."""
+    key_env: KeyName = "OPENAI_API_KEY"
+    """Environment variable with the server's key."""
+    tokenizer: FilePath | None = None
+    """Folder with the served model's tokenizer, for likelihoods over a server that gives them (docs/recipes.md)."""
     name: str | None = None
-    """Label in tables; the default is the last part of the id or path, with the revision if there is one."""
+    """Label in tables; the default is the last part of id, path or `served_as`, with the revision if there is one."""
     model_type: str | None = None
     """ms-swift's model_type, where it cannot be told from config.json."""
     template: str | None = None
     """ms-swift's template name; the default is the one of the model's type."""
+    checkpoints: Literal["all"] | None = None
+    """`all`: `path` holds folders checkpoint-<step> or step-<step>, each a whole model; all are evaluated."""
 
     @property
     def swift_args(self) -> dict[str, str]:
@@ -34,10 +46,27 @@ class ModelSpec(Origin):
     @property
     def label(self) -> str:
         """Name in tables and stage labels: letters, digits, '.', '_' and '-'."""
-        tail = self.name or (self.id.split("/")[-1] if self.id else self.path.name if self.path else "")
+        tail = self.name or (self.id or self.served_as or (self.path.name if self.path else "")).split("/")[-1]
         if self.revision and not self.name:
             tail = f"{tail}-{self.revision}"
         return re.sub(r"[^A-Za-z0-9._-]+", "-", tail)
+
+    @property
+    def origins(self) -> dict[str, object]:
+        return super().origins | {"`url` (a server)": self.url}
+
+    @model_validator(mode="after")
+    def _a_server(self) -> ModelSpec:
+        if self.checkpoints and self.path is None:
+            raise ValueError("`checkpoints` is for a local `path`; of a hub repository list the revisions as models")
+        if self.url is None:
+            given = [name for name in ("served_as", "tokenizer") if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"`{given[0]}` is for a model given by `url`")
+            return self
+        if not self.served_as:
+            raise ValueError("`url` needs `served_as`, the model's name on that server (its /v1/models lists them)")
+        return self
 
 
 class TrainSpec(Section):
@@ -105,6 +134,8 @@ class ExportSpec(Section):
     precision: Literal["model"] | Precision = "model"
     """Data type of the merged weights; `model` keeps the one in the base model's config.json."""
     max_shard_size: str = Field(default="5GB", pattern=r"^[0-9]+(\.[0-9]+)?(KB|MB|GB)$")
+    checkpoints: Literal["last", "all"] | tuple[int, ...] = "last"
+    """Which checkpoints are merged and evaluated besides the last, which is `tuned`: all saved ones, or these steps."""
     extra_args: ExtraArgs = Field(default_factory=dict)
 
 
@@ -113,7 +144,27 @@ class CompareSpec(Section):
     """Level of the intervals."""
 
 
+class DialogueSpec(Section):
+    """Prompts answered by base and tuned model, greedily, side by side in the report."""
+
+    prompts: tuple[str, ...] = ()
+    path: FilePath | None = None
+    """JSONL of conversations in messages form; the last answer, if there is one, is shown beside the models'."""
+    from_validation: int = Field(default=3, ge=0)
+    """How many conversations of val.jsonl are asked as well, the first by hash."""
+    system: str | None = None
+    """System message of the prompts, and of conversations that have none."""
+    max_tokens: int = Field(default=256, ge=1)
+    precision: Auto | Precision = "auto"
+    device: Auto | Literal["cpu", "cuda"] = "auto"
+    """Not part of the identity."""
+
+
 class RuntimeSpec(Section):
+    workers: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """Stages on the CPU at a time; `auto`: one per 8 cores. Those on GPUs start whenever enough of them are free."""
+    smoke: bool = False
+    """Run every suite on 5 samples first, before anything long starts."""
     offline: bool = False
     """Tell every tool not to ask any hub; what is missing then fails at once, not after retries."""
     min_free_gb: float = Field(default=1.0, ge=0)
@@ -149,7 +200,11 @@ class Recipe(Section):
     data: DataSpec | None = None
     train: TrainSpec | None = None
     export: ExportSpec = Field(default_factory=ExportSpec)
+    benchmarks: Banks = Field(default_factory=dict)
+    """Own question banks by name; suites list the names among their tasks or data sets."""
     eval: tuple[EvalSpec, ...] = ()
+    dialogues: DialogueSpec | None = None
+    gate: GateSpec | None = None
     compare: CompareSpec = Field(default_factory=CompareSpec)
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)
@@ -167,6 +222,10 @@ class Recipe(Section):
             raise ValueError("`train` needs a `data` section")
         if self.train and len(self.models) != 1:
             raise ValueError("`train` needs exactly one model")
+        if self.train and self.models[0].url:
+            raise ValueError("`train` needs the model's files: give `path` or `id` instead of `url`")
+        if self.data and self.data.max_tokens is not None and self.models[0].url:
+            raise ValueError("`data.max_tokens` counts with the model's tokenizer, which a `url` does not give")
         if self.data and self.data.max_tokens is not None and len(self.models) != 1:
             raise ValueError("`data.max_tokens` counts with the model's tokenizer, so it needs exactly one model")
         if not (self.train or self.data or self.eval):

@@ -25,7 +25,7 @@ _SECRET_KEY = re.compile(
     r"(api[-_]?key|password|secret([-_]key)?|(^|(hub|access|auth|swanlab|hf)[-_])token)$", re.IGNORECASE
 )
 _SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|ms-[0-9a-f]{8}-[0-9a-f-]{20,})")
-_PATH_KEYS = ("path", "include_path")
+_PATH_KEYS = ("path", "include_path", "few_shot_path", "data_root")
 _SUITES: dict[str, type[BaseModel]] = {"lm_eval": LmEvalSpec, "evalscope": EvalScopeSpec}
 
 

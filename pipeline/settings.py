@@ -23,9 +23,24 @@ def load(folder: Path | None = None) -> dict[str, str]:
     return {**values, **os.environ}
 
 
+def cache_dir(env: Mapping[str, str]) -> Path:
+    """Where this project keeps what it can make again."""
+    return Path(env.get("XDG_CACHE_HOME") or Path(env.get("HOME") or "~").expanduser() / ".cache") / "finetune-pipeline"
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name holds a secret."""
+    return bool(_SECRET.search(name))
+
+
 def secrets(env: Mapping[str, str]) -> dict[str, str]:
     """The settings whose values must reach no argv, log, file or tracker."""
-    return {name: value for name, value in env.items() if _SECRET.search(name) and len(value) >= 6}
+    return {name: value for name, value in env.items() if is_secret(name) and len(value) >= 6}
+
+
+def keys(env: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """Variables a tool reads keys from -> values of the variables of ours that hold them; EMPTY where there is none."""
+    return {name: env.get(ours) or "EMPTY" for name, ours in wanted.items()}
 
 
 def child_env(env: Mapping[str, str], allowed: Iterable[str] = ()) -> dict[str, str]:

@@ -30,6 +30,8 @@ GPUS = Machine(
     gpus=(Gpu(name="A100", memory_gb=80, compute_capability=(8, 0)),),
 )  # fmt: skip
 
+BANKS = Path(__file__).parents[1] / "recipes" / "banks"
+
 HUB: dict[str, Any] = {
     "name": "r",
     "description": "d",
@@ -42,39 +44,49 @@ HUB: dict[str, Any] = {
         "system": "s", "max_tokens": 512, "dedup": "near", "contamination": {"action": "drop"},
     },
     "train": {"epochs": 2, "target_modules": ["q", "v"], "extra_args": {"use_rslora": True, "lorap_lr_ratio": 16}},
-    "export": {"precision": "bfloat16", "extra_args": {"quant_bits": 4}},
+    "export": {"precision": "bfloat16", "checkpoints": [200], "extra_args": {"quant_bits": 4}},
+    "benchmarks": {
+        "pceb": {"path": str(BANKS / "pceb_sample.jsonl"), "few_shot": 1, "few_shot_path": str(BANKS / "pceb_examples.jsonl")},
+    },
     "eval": [
         {
             "harness": "lm_eval", "name": "one", "limit": 10, "num_fewshot": 5, "include_path": "tasks",
-            "tasks": ["hellaswag", {"name": "arc_easy", "path": "arc", "args": {"test_split": "test", "k": {"deep": 1}}}],
+            "tasks": ["hellaswag", "pceb", {"name": "arc_easy", "path": "arc", "args": {"test_split": "test", "k": {"deep": 1}}}],
             "model_args": {"max_length": 512}, "gen_kwargs": {"temperature": 0.5}, "extra_args": {"fewshot_as_multiturn": True},
+            "chat_template": True, "system_prompt": "s", "enable_thinking": False, "max_tokens": 64,
         },
         {
             "harness": "evalscope", "name": "two", "limit": 10,
             "datasets": ["gsm8k", {"name": "general_mcq", "path": "bank", "args": {"few_shot_num": 2}}],
-            "generation": {"max_tokens": 64}, "model_args": {"enable_thinking": False}, "extra_args": {"repeats": 2},
+            "generation": {"top_p": 0.5}, "model_args": {"tokenizer_path": "t"}, "extra_args": {"repeats": 2},
+            "chat_template": True, "system_prompt": "s", "enable_thinking": False, "max_tokens": 64,
+            "judge": {"url": "https://judge/v1", "model": "j", "key_env": "JUDGE_KEY"},
         },
     ],
+    "dialogues": {"prompts": ["p"], "from_validation": 2, "system": "s", "max_tokens": 64},
     "tracking": {"project": "p", "workspace": "w", "experiment": "e", "description": "d", "tags": ["t"], "group": "g"},
 }  # fmt: skip
 LOCAL = HUB | {
     "model": {"path": "model", "name": "m", "model_type": "qwen3", "template": "qwen3"},
     "data": {"sources": [{"path": "a.json", "format": "alpaca"}, {"path": "b.json"}]},
     "train": {"max_steps": 8, "target_modules": "all-linear"},
+    "export": {"precision": "bfloat16"},
 }
 
 PLUMBING = {
     ("model", "name"), ("train", "save_steps"), ("train", "save_total_limit"), ("train", "logging_steps"),
-    ("data", "max_reject_fraction"), ("eval", "device"), ("eval", "name"),
+    ("data", "max_reject_fraction"), ("eval", "device"), ("eval", "gpus"), ("eval", "name"),
+    ("model", "key_env"), ("eval", "concurrency"), ("eval", "unsafe_code"), ("eval", "judge", "key_env"), ("dialogues", "device"),
 }  # fmt: skip
-"""Settings (section, key) that do not change what a stage computes; documented as such in recipe.py."""
+"""Settings (section, keys) that do not change what a stage computes; documented as such in recipe.py."""
 SECTIONS = {"name", "description", "compare", "runtime", "tracking", "trust_remote_code"}
 """Whole sections of that kind."""
 
 OTHER = {
-    "hub": "huggingface", "format": "sharegpt", "precision": "float16", "attention": "sdpa", "deepspeed": "zero2",
+    "hub": "huggingface", "backend": "vllm", "key_env": "OTHER_KEY", "url": "https://other/v1", "format": "sharegpt", "precision": "float16", "attention": "sdpa", "deepspeed": "zero2",
     "dedup": "none", "consecutive_turns": "merge", "think": "strip", "special_tokens": "keep", "tokens": "exact",
     "action": "drop", "truncation": "left", "device": "cpu", "max_shard_size": "2GB", "log_level": "full", "mode": "offline",
+    "kind": "open_qa", "style": "likelihood", "language": "en",
 }  # fmt: skip
 
 
@@ -100,13 +112,14 @@ def changed(value: Any, at: tuple[Any, ...]) -> Any:
         return value * 2 or 1
     if isinstance(value, float):
         return 0.9 if at[-1] == "confidence" else value / 2
-    if value in ("lm_eval", "evalscope") or at[-1] in ("path", "include_path"):
+    if value in ("lm_eval", "evalscope") or at[-1] in ("path", "include_path", "few_shot_path"):
         return None
     return "report" if value == "drop" else OTHER.get(at[-1], f"{value}x")
 
 
 def fingerprints(recipe: Recipe, by: Any = lambda _: "same content") -> dict[str, str]:
-    return {label: stage.fingerprint(by) for label, stage in plan(recipe).stages.items()}
+    """By label; without the smoke runs, which come and go by a setting of `runtime`."""
+    return {label: stage.fingerprint(by) for label, stage in plan(recipe).stages.items() if stage.name != "smoke"}
 
 
 def cases() -> Iterator[Any]:
@@ -134,7 +147,7 @@ def test_every_leaf(data, at, new):
     after = fingerprints(Recipe.model_validate_json(json.dumps(other)))
     section = at[0]
     keys = [part for part in at if isinstance(part, str)]
-    plumbing = section in SECTIONS or ((section, keys[-1]) in PLUMBING and len(keys) == 2)
+    plumbing = section in SECTIONS or tuple(keys) in PLUMBING
     assert (sorted(before.values()) == sorted(after.values())) == plumbing
 
 
@@ -145,7 +158,7 @@ def test_the_property_test_sees_every_setting():
         assert {field for field in fields if (section, field) not in seen} == set()
     for index in (0, 1):
         fields = set(type(resolved(HUB).eval[index]).model_fields)
-        assert {f for f in fields if ("eval", f) not in seen} <= {"harness", "include_path"}
+        assert {f for f in fields if ("eval", f) not in seen} <= {"harness", "include_path", "data_root"}
 
 
 def local_files(folder: Path, text: str = "x") -> dict[str, Any]:
@@ -243,7 +256,8 @@ def test_extra_args_cannot_name_what_the_pipeline_sets(section, label):
     stage = plan(resolved(HUB)).stages[label]
     words = stage.command(stage, Path("out"), {role: Path("in") / role for role in stage.deps}).argv
     places = {a[2:].partition("=")[0] for a, b in pairwise(words) if a[:2] == "--" and b.split("/")[0] in ("in", "out")}
-    for flag in {*places, *stage.plumbing} - {"device_map", "dataloader_num_workers", "include_path"}:
+    flags = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+    for flag in (places | flags & stage.plumbing.keys()) - {"dataloader_num_workers", "include_path"}:
         data = copy.deepcopy(HUB)
         entry = data[section] if section in data else next(e for e in data["eval"] if e["name"] == section)
         entry["extra_args"] = {flag: "x"}
@@ -256,7 +270,8 @@ def test_the_learning_rate_reaches_what_depends_on_it():
     before = fingerprints(resolved(HUB))
     after = fingerprints(resolved(HUB | {"train": HUB["train"] | {"learning_rate": 3e-4}}))
     assert {label for label in before if before[label] != after[label]} == {
-        "train", "export", "eval.one.tuned", "eval.two.tuned"
+        "train", "export", "eval.one.tuned", "eval.two.tuned", "dialogues.tuned",
+        "export.200", "eval.one.tuned-200", "eval.two.tuned-200",
     }  # fmt: skip
 
 

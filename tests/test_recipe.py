@@ -52,7 +52,7 @@ def test_the_good_recipe_is_good(tmp_path):
 BAD = [
     # unknown keys, with a suggestion
     ("train:", "trian:", "r.yaml:7: trian: unknown key; did you mean 'train'?"),
-    ("name: demo", "name: demo\nnotes: hi", "r.yaml:2: notes: unknown key; known here: chat_template, compare,"),
+    ("name: demo", "name: demo\nnotes: hi", "r.yaml:2: notes: unknown key; known here: benchmarks, chat_template,"),
     ("  path: model", "  pth: model", "r.yaml:3: model.pth: unknown key; did you mean 'path'?"),
     ("  learning_rate: 1e-4", "  learning_rte: 1e-4", "r.yaml:8: train.learning_rte: unknown key; did you mean 'learning_rate'?"),
     ("  learning_rate: 1e-4", "  lora_rank: 8", "r.yaml:8: train.lora_rank: unknown key; did you mean 'rank'?"),

@@ -11,8 +11,11 @@ CHATML = (
 )
 
 
-def make(folder: Path) -> Path:
-    """0.1 M parameters, random weights (seed 0); about 5 s, most of it importing torch."""
+def make(folder: Path, *, tied: bool = True) -> Path:
+    """0.1 M parameters, random weights (seed 0); about 5 s, most of it importing torch.
+
+    With tied embeddings it repeats the prompt's last token; untied, what it writes depends on the whole prompt.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -34,7 +37,7 @@ def make(folder: Path) -> Path:
     config = LlamaConfig(
         vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=2,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     model.generation_config.eos_token_id = 2
@@ -45,4 +48,4 @@ def make(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    make(Path(sys.argv[1]), tied="untied" not in sys.argv[2:])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.command import Command
+from pipeline.endpoint import Endpoint
 from pipeline.results import Sample, Score
 from pipeline.stage import Paths, Stage
 from pipeline.suites import Benchmark, EvalScopeSpec, LmEvalSpec
@@ -20,11 +21,14 @@ class Harness(Protocol):
     """Name on PyPI; its installed version is part of every score's identity."""
     PROGRAM: tuple[str, ...]
 
-    def args(self, spec: Any, *, chat_template: bool) -> dict[str, Any]:
-        """Settings that bear identity."""
+    def args(self, spec: Any, *, chat_template: bool, endpoint: Endpoint | None = None) -> dict[str, Any]:
+        """Settings that bear identity; `endpoint` for a model behind a URL."""
 
-    def plumbing(self, spec: Any) -> dict[str, Any]:
+    def plumbing(self, spec: Any, endpoint: Endpoint | None = None) -> dict[str, Any]:
         """Settings that do not."""
+
+    def problems(self, spec: Any, *, chat_template: bool, endpoint: Endpoint | None = None) -> list[str]:
+        """Settings this harness cannot honour, each with the remedy; `spec` is resolved."""
 
     def inputs(self, spec: Any) -> dict[str, Path]:
         """Local files and folders the suite reads, by role."""
@@ -33,10 +37,14 @@ class Harness(Protocol):
         """Whether some data set would have to be downloaded."""
 
     def command(self, stage: Stage, out: Path, deps: Paths) -> Command:
-        """The command line; deps hold `model` and the roles of `inputs`."""
+        """The command line; deps hold `model` (not behind a URL) and the roles of `inputs`."""
 
     def read(self, out: Path, stage: Stage) -> tuple[list[Score], list[Sample], list[str]]:
         """Scores, samples and remarks out of the harness's output; OutputError if they are not there."""
+
+
+FIRST_BATCH = 16
+"""What `batch_size: auto` starts with; after each out-of-memory it is half as much."""
 
 
 def benchmarks(spec: LmEvalSpec | EvalScopeSpec) -> list[Benchmark]:
@@ -48,3 +56,14 @@ def benchmarks(spec: LmEvalSpec | EvalScopeSpec) -> list[Benchmark]:
 def local_data(spec: LmEvalSpec | EvalScopeSpec) -> dict[str, Path]:
     """Local data by role: the task's position and name."""
     return {f"data{i}.{b.name}": b.path for i, b in enumerate(benchmarks(spec)) if b.path}
+
+
+def twice(section: str, given: Mapping[str, object], **fields: tuple[object, Sequence[str]]) -> list[str]:
+    """Settings that stand both in a field of their own and, under one of the names there, in a section of flags."""
+    return [
+        f"{field} and {section}.{name} say the same thing: drop one of them"
+        for field, (value, names) in fields.items()
+        if value is not None
+        for name in names
+        if name in given
+    ]

@@ -2,50 +2,107 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pipeline import bank_prompts
 from pipeline.command import Command, flags
-from pipeline.errors import OutputError
-from pipeline.harnesses.base import PLAIN_TEMPLATE, benchmarks, local_data
-from pipeline.results import Implementation, Sample, Score, doc_key, finite, number_repeats
+from pipeline.endpoint import Endpoint
+from pipeline.harnesses.base import FIRST_BATCH, PLAIN_TEMPLATE, benchmarks, local_data, twice
+from pipeline.harnesses.evalscope_read import MODEL_ID, read
 from pipeline.stage import Paths, Stage
 from pipeline.suites import EvalScopeSpec
 
+__all__ = ["DISTRIBUTION", "PROGRAM", "args", "command", "inputs", "needs_hub", "plumbing", "problems", "read"]
+
 DISTRIBUTION = "evalscope"
 PROGRAM: tuple[str, ...] = ("evalscope", "eval")
-MODEL_ID = "model"
-"""Constant, so that neither file names nor identity tell base from tuned."""
-OWN_DATA = ("general_mcq", "general_qa")
-"""Data sets whose subsets are unrelated banks of the user's: an average over them means nothing."""
 
 _DTYPES = {"float32": "torch.float32", "bfloat16": "torch.bfloat16", "float16": "torch.float16"}
-_SYNONYMS = {"acc": "accuracy"}
-_STATISTICS = {"r": "recall", "p": "precision", "f": "f1"}
-_CHOICE = re.compile(r"^\(?([A-Z])[).:、]\s*(.*)$", re.MULTILINE)
+
+MAX_TOKENS = 2048
+"""Of an answer, where nothing is said: EvalScope's own limit for local models. Over an API it would give none."""
 
 
-def args(spec: EvalScopeSpec, *, chat_template: bool) -> dict[str, Any]:
-    template = {} if chat_template else {"chat_template": PLAIN_TEMPLATE}
+def args(spec: EvalScopeSpec, *, chat_template: bool, endpoint: Endpoint | None = None) -> dict[str, Any]:
     return {
         "datasets": [{"name": b.name, "local": bool(b.path), "args": b.args} for b in benchmarks(spec)],
         "limit": spec.limit,
-        "eval_batch_size": spec.batch_size,
-        # Without a precision EvalScope loads local checkpoints in float16, on a CPU too.
-        "model_args": {"precision": _DTYPES.get(spec.precision, spec.precision), **template, **spec.model_args},
-        "generation": {"do_sample": False, **spec.generation},
+        "backend": "api" if endpoint else spec.backend,
+        **({"endpoint": endpoint.identity} if endpoint else {"batch_size": spec.batch_size}),
+        "model_args": ({} if endpoint else _model_args(spec, chat_template=chat_template)) | spec.model_args,
+        "generation": _generation(spec, endpoint) | spec.generation,
+        "system_prompt": spec.system_prompt,
+        "judge": {"model_id": spec.judge.model, "api_url": spec.judge.url} if spec.judge else None,
         "seed": spec.seed,
         "extra": dict(spec.extra_args),
     }
 
 
-def plumbing(spec: EvalScopeSpec) -> dict[str, Any]:
-    return {"device_map": "cpu" if spec.device == "cpu" else "auto"}
+def _model_args(spec: EvalScopeSpec, *, chat_template: bool) -> dict[str, Any]:
+    # Without a precision EvalScope loads local checkpoints in float16, on a CPU too.
+    found: dict[str, Any] = {"precision": _DTYPES.get(spec.precision, spec.precision)}
+    if not chat_template:
+        found["chat_template"] = PLAIN_TEMPLATE
+    if spec.attention != "auto":
+        found["attn_implementation"] = spec.attention
+    if spec.enable_thinking is not None:
+        found["enable_thinking"] = spec.enable_thinking
+    return found
+
+
+def _generation(spec: EvalScopeSpec, endpoint: Endpoint | None) -> dict[str, Any]:
+    if not endpoint:
+        return {"do_sample": False, **({"max_tokens": spec.max_tokens} if spec.max_tokens else {})}
+    thinks = {"chat_template_kwargs": {"enable_thinking": spec.enable_thinking}}
+    return {
+        "temperature": 0.0,
+        "max_tokens": spec.max_tokens or MAX_TOKENS,
+        **({} if spec.enable_thinking is None else {"extra_body": thinks}),
+    }
+
+
+def plumbing(spec: EvalScopeSpec, endpoint: Endpoint | None = None) -> dict[str, Any]:
+    judge = {"judge_key_env": spec.judge.key_env} if spec.judge else {}
+    if endpoint:
+        return {"concurrency": spec.concurrency, "key_env": endpoint.key_env, **judge}
+    auto = {"batch_size": FIRST_BATCH} if spec.batch_size == "auto" else {}
+    return {"device_map": "cpu" if spec.device == "cpu" else "auto", **auto, **judge}
+
+
+def problems(spec: EvalScopeSpec, *, chat_template: bool, endpoint: Endpoint | None = None) -> list[str]:
+    serve = "serve the model (`vllm serve DIR --served-model-name NAME`) and give it by `url`"
+    given = {
+        f"backend: EvalScope runs local models by transformers alone; {serve}, or use backend: hf": (
+            spec.backend == "vllm" and not endpoint
+        ),
+        "attention: the server decides on it; leave it at auto": endpoint and spec.attention != "auto",
+        "chat_template: false is impossible over a chat endpoint, which applies the model's template; use lm_eval": (
+            endpoint and not chat_template
+        ),
+        "enable_thinking: speaks to the chat template, which chat_template: false leaves out; drop one of them": (
+            spec.enable_thinking is not None and not chat_template
+        ),
+        "system_prompt: would be glued to the question under chat_template: false; put it into prompt_template": (
+            spec.system_prompt is not None and not chat_template
+        ),
+    }
+    thinking = ["enable_thinking", *(["extra_body"] if endpoint else [])]
+    return [
+        *(text for text, holds in given.items() if holds),
+        *twice(
+            "generation",
+            spec.generation,
+            max_tokens=(spec.max_tokens, ["max_tokens"]),
+            enable_thinking=(spec.enable_thinking, thinking),
+        ),
+        *twice(
+            "model_args",
+            spec.model_args,
+            precision=(spec.precision, ["precision"]),
+            enable_thinking=(spec.enable_thinking, ["enable_thinking"]),
+        ),
+    ]
 
 
 def inputs(spec: EvalScopeSpec) -> dict[str, Path]:
@@ -57,170 +114,49 @@ def needs_hub(spec: EvalScopeSpec) -> bool:
 
 
 def command(stage: Stage, out: Path, deps: Paths) -> Command:
-    args = stage.args
+    args, plumbing = stage.args, stage.plumbing
+    system = {} if args["system_prompt"] is None else {"system_prompt": args["system_prompt"]}
     overrides = {}
     for index, entry in enumerate(args["datasets"]):
         local = {"local_path": str(deps[f"data{index}.{entry['name']}"])} if entry["local"] else {}
-        if local or entry["args"]:
-            overrides[entry["name"]] = {**local, **entry["args"]}
-    words: dict[str, Any] = {
-        "model": str(deps["model"]),
-        "model-id": MODEL_ID,
-        "model-args": {"device_map": stage.plumbing["device_map"], **args["model_args"]},
-        "datasets": [entry["name"] for entry in args["datasets"]],
-    }
+        if local or system or entry["args"]:
+            overrides[entry["name"]] = {**local, **system, **entry["args"]}
+    words, keys = _model(stage, deps)
+    names = [entry["name"] for entry in args["datasets"]]
+    for bank in args.get("banks", ()):
+        name = bank_prompts.DATASETS[bank["kind"]]
+        names.append(name)
+        overrides[name] = {**system, **bank_prompts.evalscope_args(bank, deps[f"bank.{bank['name']}"])}
+    words["datasets"] = names
     if overrides:
         words["dataset-args"] = overrides
     if args["limit"] is not None:
         words["limit"] = args["limit"]
     words |= {
         "generation-config": args["generation"],
-        "eval-batch-size": args["eval_batch_size"],
+        # Over an API it is the number of requests at a time.
+        "eval-batch-size": plumbing.get("concurrency") or plumbing.get("batch_size") or args["batch_size"],
         "seed": args["seed"],
         "work-dir": str(out),
         "no-timestamp": None,
     }
+    if args["judge"]:
+        words["judge"] = {"models": [args["judge"]]}
+        # The one variable llm_judge.py reads a key from; argv would show it to everybody on the machine.
+        keys |= {"MODELSCOPE_SDK_TOKEN": plumbing["judge_key_env"]}
     words |= {k: None if v is True else v for k, v in args["extra"].items()}
-    return Command((*stage.program, *flags(words)), env=dict(stage.env))
+    return Command((*stage.program, *flags(words)), env=dict(stage.env), keys=keys)
 
 
-def read(out: Path, stage: Stage) -> tuple[list[Score], list[Sample], list[str]]:
-    reports = sorted((out / "reports" / MODEL_ID).glob("*.json"))
-    expected = {entry["name"] for entry in stage.args["datasets"]}
-    missing = expected - {path.stem for path in reports}
-    if missing:
-        raise OutputError(f"{out}: evalscope ended well but left no report for {', '.join(sorted(missing))}")
-    config = yaml.safe_load((out / "configs" / "task_config.yaml").read_text(encoding="utf-8"))
-    scores: list[Score] = []
-    samples: list[Sample] = []
-    remarks: list[str] = []
-    for path in reports:
-        name = path.stem
-        benchmark = config.get("resolved_benchmarks", {}).get(name, {})
-        longer = tuple(f"{other}_" for other in expected if other.startswith(f"{name}_"))
-        found, failed = _read_reviews(out, name, benchmark.get("prompt_template") or "", longer)
-        for metric, (count, why) in sorted(failed.items()):
-            remarks.append(f"{name}: {metric} could not be computed for {count} samples ({why}); left out")
-        report = json.loads(path.read_text(encoding="utf-8"))
-        spellings = dict.fromkeys(sample.metric for sample in found)
-        told = _scores(report, name, benchmark, config, stage, spellings=spellings)
-        scores += [score for score in told if not _failed(score.metric, failed)]
-        samples += [sample for sample in found if not _failed(sample.metric, failed)]
-    return scores, number_repeats(samples), remarks
-
-
-def _failed(metric: str, failed: dict[str, tuple[int, str]]) -> bool:
-    return any(metric.lower().startswith(name.lower()) for name in failed)
-
-
-def _scores(
-    report: dict[str, Any],
-    name: str,
-    benchmark: dict[str, Any],
-    config: dict[str, Any],
-    stage: Stage,
-    *,
-    spellings: Iterable[str],
-) -> Iterator[Score]:
-    implementation = Implementation(
-        harness="evalscope",
-        version=str(config.get("evalscope_version") or (stage.tool or ("", ""))[1]),
-        task_version=str(
-            config.get("evaluation_identity", {}).get("benchmarks", {}).get(name, {}).get("evaluation_version", "")
-        ),
-        n_shot=benchmark.get("few_shot_num"),
-        chat_template="model" if "chat_template" not in stage.args["model_args"] else "off",
-        scoring="generate",
-        precision=stage.args["model_args"]["precision"].removeprefix("torch."),
-    )
-    for metric in report["metrics"]:
-        subsets = [s for category in metric["categories"] for s in category["subsets"] if not s.get("is_aggregate")]
-        parts = [(f"{name}/{s['name']}", s["score"], s["num"]) for s in subsets]
-        if name not in OWN_DATA:
-            whole = (name, metric["score"], metric["num"])
-            parts = [whole, *parts] if len(parts) > 1 else [whole]
-        better = (metric.get("semantics") or {}).get("direction") != "lower_is_better"
-        for task, value, n in parts:
-            number = finite(value)
-            if number is not None:
-                yield Score(
-                    task=task, harness="evalscope", metric=_metric_name(metric, spellings), value=number, n=n,
-                    higher_is_better=better, implementation=implementation,
-                )  # fmt: skip
-
-
-def _metric_name(metric: dict[str, Any], spellings: Iterable[str]) -> str:
-    """The name the samples use, so that scores and samples meet.
-
-    The report says {rouge, variant l, statistic recall} where the samples say Rouge-L-R: both are compared as sets
-    of words. A metric that no sample has (an aggregate) is called by its identity: rouge-recall-l.
-    """
-    identity = metric["identity"]
-    dimensions = [str(value) for _, value in sorted((identity.get("dimensions") or {}).items())]
-    own = str(metric.get("legacy_name") or "-".join([identity["name"], *dimensions]))
-    words = _words("-".join([identity["name"], *dimensions]))
-    return next((spelling for spelling in spellings if spelling == own or _words(spelling) == words), own)
-
-
-def _words(name: str) -> frozenset[str]:
-    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
-    short = _STATISTICS if len(words) > 1 else {}
-    return frozenset(_SYNONYMS.get(word, short.get(word, word)) for word in words)
-
-
-def _read_reviews(
-    out: Path, name: str, template: str, others: tuple[str, ...] = ()
-) -> tuple[list[Sample], dict[str, tuple[int, str]]]:
-    """Samples of one data set, and the metrics that failed inside EvalScope, which reports them as 0.
-
-    Files are called <data set>_<subset>; those that begin with `others` belong to a data set with a longer name.
-    """
-    samples: list[Sample] = []
-    failed: dict[str, tuple[int, str]] = {}
-    found = sorted((out / "reviews" / MODEL_ID).glob(f"{name}_*.jsonl"))
-    files = [path for path in found if not path.name.startswith(others)]
-    for path in files:
-        subset = path.stem.removeprefix(f"{name}_")
-        # Not splitlines(): an answer may hold U+2028, which is no end of line in JSON Lines.
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-        for record in sorted(records, key=lambda r: int(r["index"])):  # the file is in order of completion
-            score = record["sample_score"]["score"]
-            for metric, why in ((score.get("metadata") or {}).get("metric_errors") or {}).items():
-                count = failed.get(metric, (0, ""))[0] + 1
-                failed[metric] = (count, re.sub(r"[*\s]+", " ", str(why)).strip()[:120])
-            key = _key(record, template)
-            tasks = (
-                [f"{name}/{subset}"] if name in OWN_DATA else [name] + ([f"{name}/{subset}"] if len(files) > 1 else [])
-            )
-            for metric, value in score["value"].items():
-                number = finite(float(value) if isinstance(value, bool) else value)
-                if number is not None:
-                    samples += [Sample(task=t, metric=metric, doc_key=key, score=number, subset=subset) for t in tasks]
-    return samples, failed
-
-
-def _key(record: dict[str, Any], template: str) -> str:
-    """Content of the item out of its rendered prompt; where the prompt cannot be taken apart, the prompt as it is."""
-    users = [m["content"] for m in record["messages"] if m["role"] == "user"]
-    prompt = users[-1] if users and isinstance(users[-1], str) else json.dumps(users)
-    target = record["target"]
-    target = " ".join(map(str, target)) if isinstance(target, list) else str(target)
-    question = _between(template, prompt)
-    choices = dict(_CHOICE.findall(question))
-    if choices:
-        question = question[: next(_CHOICE.finditer(question)).start()]
-        target = " ".join(choices.get(letter, letter) for letter in target.split())
-    return doc_key(question, choices.values(), target)
-
-
-def _between(template: str, prompt: str) -> str:
-    """The part of the prompt that the template's {question} ... {choices} stand for."""
-    start = template.find("{question}")
-    if start < 0:
-        return prompt
-    ends = [template.rfind(mark) + len(mark) for mark in ("{question}", "{choices}") if mark in template]
-    head, tail = template[:start], template[max(ends) :]
-    head, tail = (re.sub(r"\{letters\}", "", part) for part in (head, tail))
-    if prompt.startswith(head) and prompt.endswith(tail) and len(prompt) >= len(head) + len(tail):
-        return prompt[len(head) : len(prompt) - len(tail)]
-    return prompt
+def _model(stage: Stage, deps: Paths) -> tuple[dict[str, Any], dict[str, str]]:
+    """Flags that name the model, and which variable its key is read from."""
+    args, plumbing = stage.args, stage.plumbing
+    if "endpoint" not in args:
+        given = {"device_map": plumbing["device_map"], **args["model_args"]}
+        return {"model": str(deps["model"]), "model-id": MODEL_ID, "model-args": given}, {}
+    words = {"model": args["endpoint"]["model"], "model-id": MODEL_ID, "eval-type": "openai_api"}
+    # With the default, the word EMPTY, EvalScope 1.14.1 would not look into the environment.
+    words |= {"api-url": args["endpoint"]["url"], "api-key": ""}
+    return words | ({"model-args": args["model_args"]} if args["model_args"] else {}), {
+        "EVALSCOPE_API_KEY": plumbing["key_env"]
+    }

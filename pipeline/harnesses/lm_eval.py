@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipeline import bank_prompts, mmlu
+from pipeline.catalog import is_group
 from pipeline.command import Command, flags
-from pipeline.errors import OutputError
-from pipeline.harnesses.base import benchmarks, local_data
-from pipeline.results import Implementation, Sample, Score, doc_key, finite, number_repeats
+from pipeline.endpoint import ANSWER_S, Endpoint
+from pipeline.harnesses.base import FIRST_BATCH, benchmarks, local_data, twice
+from pipeline.harnesses.lm_eval_read import SUITE, read
+from pipeline.provenance import version
 from pipeline.stage import Paths, Stage
 from pipeline.suites import LmEvalSpec
 
+__all__ = ["DISTRIBUTION", "PROGRAM", "args", "command", "inputs", "needs_hub", "plumbing", "problems", "read"]
+
 DISTRIBUTION = "lm-eval"
 PROGRAM: tuple[str, ...] = ("lm_eval", "run")
-SUITE = "pipeline_suite"
 FILES = (".json", ".jsonl")
 """Endings of a single data file; any other path is a folder."""
 
-QUESTION_FIELDS = "question query goal ctx question_stem sentence passage input problem prompt".split()
+THINK_END = "</think>"
+"""What ends the thoughts; lm-eval 0.4.13 wants to be told when enable_thinking is true."""
+_MAX_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
-def args(spec: LmEvalSpec, *, chat_template: bool) -> dict[str, Any]:
+def args(spec: LmEvalSpec, *, chat_template: bool, endpoint: Endpoint | None = None) -> dict[str, Any]:
     return {
         # Paths are not here: the content of local data enters through the stage's dependencies.
         "tasks": [
@@ -34,22 +38,84 @@ def args(spec: LmEvalSpec, *, chat_template: bool) -> dict[str, Any]:
         ],
         "num_fewshot": spec.num_fewshot,
         "limit": spec.limit,
-        "batch_size": spec.batch_size,
-        "model_args": {"dtype": spec.precision, **spec.model_args},
-        "gen_kwargs": dict(spec.gen_kwargs),
+        "backend": "api" if endpoint else spec.backend,
+        **({"endpoint": endpoint.identity} if endpoint else {"batch_size": spec.batch_size}),
+        "model_args": _model_args(spec, endpoint) | spec.model_args,
+        "gen_kwargs": _gen_kwargs(spec, endpoint) | spec.gen_kwargs,
         "apply_chat_template": chat_template,
+        "system_prompt": spec.system_prompt,
         "seed": spec.seed,
         "extra": dict(spec.extra_args),
     }
 
 
-def plumbing(spec: LmEvalSpec) -> dict[str, Any]:
-    return {"device": "cpu" if spec.device == "cpu" else "cuda:0"}
+def _model_args(spec: LmEvalSpec, endpoint: Endpoint | None) -> dict[str, Any]:
+    found: dict[str, Any] = {} if endpoint else {"dtype": spec.precision}
+    if spec.attention != "auto":
+        found["attn_implementation"] = spec.attention
+    if spec.enable_thinking is not None and not endpoint:
+        found["enable_thinking"] = spec.enable_thinking
+    if spec.enable_thinking:
+        found["think_end_token"] = THINK_END
+    return found
+
+
+def _gen_kwargs(spec: LmEvalSpec, endpoint: Endpoint | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if spec.max_tokens is not None:
+        found["max_gen_toks"] = spec.max_tokens
+    if endpoint and spec.enable_thinking is not None:
+        # Whatever lm-eval does not know goes into the request as it is; vLLM, SGLang and ms-swift read this field.
+        found["chat_template_kwargs"] = {"enable_thinking": spec.enable_thinking}
+    return found
+
+
+def plumbing(spec: LmEvalSpec, endpoint: Endpoint | None = None) -> dict[str, Any]:
+    unsafe: dict[str, Any] = {"unsafe_code": True} if spec.unsafe_code else {}
+    if endpoint:
+        return {"concurrency": spec.concurrency, "key_env": endpoint.key_env, **unsafe}
+    if spec.gpus > 1 and spec.device != "cpu":
+        unsafe |= {"gpus": spec.gpus}
+    if spec.backend == "vllm":
+        return {**({"batch_size": "auto"} if spec.batch_size == "auto" else {}), **unsafe}
+    device = {"device": "cpu" if spec.device == "cpu" else "cuda:0"}
+    return {**device, **({"batch_size": FIRST_BATCH} if spec.batch_size == "auto" else {}), **unsafe}
+
+
+def problems(spec: LmEvalSpec, *, chat_template: bool, endpoint: Endpoint | None = None) -> list[str]:
+    vllm = spec.backend == "vllm" and not endpoint
+    given = {
+        "attention: the server decides on it; leave it at auto": endpoint and spec.attention != "auto",
+        "model.url: lm-eval's client for APIs is not installed; run `make setup` (pip install 'lm-eval[api]')": (
+            endpoint and version("tenacity") is None
+        ),
+        "attention: vLLM chooses its own; leave it at auto, or use backend: hf": vllm and spec.attention != "auto",
+        "backend: vllm needs a GPU; use backend: hf": vllm and spec.device == "cpu",
+        "backend: vllm is not installed in this environment (pip install vllm), or use backend: hf": (
+            vllm and version("vllm") is None
+        ),
+        "enable_thinking: speaks to the chat template, which chat_template: false leaves out; drop one of them": (
+            spec.enable_thinking is not None and not chat_template
+        ),
+    }
+    return [
+        *(text for text, holds in given.items() if holds),
+        *mmlu.problems(benchmarks(spec)),
+        *twice("gen_kwargs", spec.gen_kwargs, max_tokens=(spec.max_tokens, _MAX_TOKENS)),
+        *twice(
+            "model_args",
+            spec.model_args,
+            precision=(spec.precision, ["dtype"]),
+            enable_thinking=(spec.enable_thinking, ["enable_thinking"]),
+        ),
+        *twice("extra_args", spec.extra_args, system_prompt=(spec.system_prompt, ["system_instruction"])),
+    ]
 
 
 def inputs(spec: LmEvalSpec) -> dict[str, Path]:
     own = {"include_path": spec.include_path} if spec.include_path else {}
-    return {**local_data(spec), **own}
+    ways = {mmlu.ROLE: mmlu.FOLDER} if any(mmlu.is_way(b.name) for b in benchmarks(spec)) else {}
+    return {**local_data(spec), **own, **ways}
 
 
 def needs_hub(spec: LmEvalSpec) -> bool:
@@ -58,31 +124,89 @@ def needs_hub(spec: LmEvalSpec) -> bool:
 
 
 def command(stage: Stage, out: Path, deps: Paths) -> Command:
-    args = stage.args
-    words: dict[str, Any] = {
-        "model": "hf",
-        "model_args": {"pretrained": str(deps["model"]), **args["model_args"]},
-    }
+    args, plumbing = stage.args, stage.plumbing
+    words: dict[str, Any] = (
+        _served(stage, deps)
+        if "endpoint" in args
+        else {
+            "model": args["backend"],
+            "model_args": {"pretrained": str(deps["model"]), **_spread(stage), **args["model_args"]},
+        }
+    )
     names = [task["name"] for task in args["tasks"] if not (task["local"] or task["args"])]
+    folders = [str(deps[role]) for role in ("include_path", mmlu.ROLE) if role in deps]
     files = {}
     if len(names) < len(args["tasks"]):
         suite = out / "suite.yaml"
         files[suite] = _suite(args["tasks"], deps)
         names.append(str(suite))
+        if "\n- group:" in files[suite]:
+            # Asked for by its path, a suite hands its list of tasks down to the groups in it, which then fail (0.4.13).
+            names[-1] = SUITE
+            folders.append(str(out))
+    for bank in args.get("banks", ()):
+        task = out / f"{bank_prompts.task_name(bank['name'])}.yaml"
+        files[task] = _yaml(bank_prompts.lm_eval_task(bank, deps[f"bank.{bank['name']}"]))
+        names.append(str(task))
     words["tasks"] = names
-    if "include_path" in deps:
-        words["include_path"] = str(deps["include_path"])
+    if len(folders) == 1:
+        words["include_path"] = folders[0]
+    elif folders:  # the flag takes one, the configuration file several
+        words["config"] = str(out / "include.yaml")
+        files[out / "include.yaml"] = _yaml({"include_path": folders})
     for key in ("num_fewshot", "limit"):
         if args[key] is not None:
             words[key] = args[key]
-    words["batch_size"] = args["batch_size"]
+    words["batch_size"] = plumbing.get("batch_size") or args.get("batch_size", 1)
     if args["gen_kwargs"]:
         words["gen_kwargs"] = args["gen_kwargs"]
+    if args["system_prompt"] is not None:
+        words["system_instruction"] = args["system_prompt"]
     if args["apply_chat_template"]:
         words["apply_chat_template"] = None
-    words |= {"seed": args["seed"], "device": stage.plumbing["device"], "output_path": str(out), "log_samples": None}
+    words["seed"] = args["seed"]
+    if "device" in plumbing:  # vLLM and an API take none
+        words["device"] = plumbing["device"]
+    words |= {"output_path": str(out), "log_samples": None}
     words |= {k: None if v is True else v for k, v in args["extra"].items()}
-    return Command((*stage.program, *flags(words)), env=dict(stage.env), files=files)
+    env = dict(stage.env)
+    if plumbing.get("unsafe_code"):  # the harness's own switch, and that of the metric which runs the code
+        words["confirm_run_unsafe_code"] = None
+        env["HF_ALLOW_CODE_EVAL"] = "1"
+    keys = {"OPENAI_API_KEY": plumbing["key_env"]} if "endpoint" in args else {}
+    return Command((*stage.program, *flags(words)), env=env, files=files, keys=keys)
+
+
+def _spread(stage: Stage) -> dict[str, Any]:
+    """Over several GPUs: each backend's own way to split a model."""
+    if "gpus" not in stage.plumbing:
+        return {}
+    vllm = stage.args["backend"] == "vllm"
+    return {"tensor_parallel_size": stage.plumbing["gpus"]} if vllm else {"parallelize": True}
+
+
+def _served(stage: Stage, deps: Paths) -> dict[str, Any]:
+    """The model behind a URL: chat completions, or, without the chat template, plain completions.
+
+    Only plain completions can give likelihoods: of servers that echo the prompt's log-probabilities (vLLM does), and
+    with a tokenizer, to tell the prompt's tokens from the answer's.
+    """
+    args, endpoint = stage.args, stage.args["endpoint"]
+    tokenizer = {"tokenizer": str(deps["tokenizer"])} if "tokenizer" in deps else {}
+    chat = args["apply_chat_template"]
+    return {
+        "model": "local-chat-completions" if chat else "local-completions",
+        "model_args": {
+            "model": endpoint["model"],
+            "base_url": f"{endpoint['url']}/{'chat/completions' if chat else 'completions'}",
+            # "auto" would ask the server for endpoints that only vLLM has, and then look for the model on the hub.
+            **({} if chat else tokenizer | {"tokenizer_backend": "huggingface" if tokenizer else "none"}),
+            "tokenized_requests": False,
+            "num_concurrent": stage.plumbing["concurrency"],
+            "timeout": int(ANSWER_S),
+            **args["model_args"],
+        },
+    }
 
 
 def _suite(tasks: list[dict[str, Any]], deps: Paths) -> str:
@@ -92,7 +216,7 @@ def _suite(tasks: list[dict[str, Any]], deps: Paths) -> str:
     """
     entries = []
     for index, task in enumerate(tasks):
-        entry: dict[str, Any] = {"group" if task["name"] in ("mmlu", "ceval-valid", "cmmlu") else "task": task["name"]}
+        entry: dict[str, Any] = {"group" if is_group(task["name"]) else "task": task["name"]}
         if not (task["local"] or task["args"]):
             continue
         if task["local"]:
@@ -103,93 +227,8 @@ def _suite(tasks: list[dict[str, Any]], deps: Paths) -> str:
             else:
                 entry["dataset_path"] = path
         entries.append(entry | task["args"])
-    return yaml.safe_dump({"group": SUITE, "task": entries}, sort_keys=False, allow_unicode=True)
+    return _yaml({"group": SUITE, "task": entries})
 
 
-def read(out: Path, stage: Stage) -> tuple[list[Score], list[Sample], list[str]]:
-    found = sorted(out.glob("*/results_*.json"))
-    if not found:
-        raise OutputError(f"{out}: lm_eval ended well but left no results_*.json")
-    data = json.loads(found[-1].read_text(encoding="utf-8"))
-    scores = list(_scores(data, stage))
-    stamp = found[-1].stem.removeprefix("results_")
-    samples: list[Sample] = []
-    for path in sorted(found[-1].parent.glob(f"samples_*_{stamp}.jsonl")):
-        task = path.stem.removeprefix("samples_").removesuffix(f"_{stamp}")
-        samples += _samples(path, task)
-    groups = {g: leaves for g in data.get("group_subtasks", {}) if (leaves := _leaves(g, data["group_subtasks"]))}
-    by_task: dict[str, list[Sample]] = {}
-    for sample in samples:
-        by_task.setdefault(sample.task, []).append(sample)
-    for group, leaves in groups.items():
-        if group != SUITE:
-            samples += [
-                s.model_copy(update={"task": group, "subset": leaf}) for leaf in leaves for s in by_task.get(leaf, [])
-            ]
-    return scores, number_repeats(samples), []
-
-
-def _leaves(group: str, subtasks: dict[str, list[str]]) -> list[str]:
-    return [leaf for child in subtasks[group] for leaf in (_leaves(child, subtasks) if child in subtasks else [child])]
-
-
-def _scores(data: dict[str, Any], stage: Stage) -> Iterator[Score]:
-    for task, values in data["results"].items():
-        if task == SUITE:
-            continue
-        for key, value in values.items():
-            metric, comma, rule = key.partition(",")
-            number = finite(value)
-            if not comma or metric.endswith("_stderr") or number is None:
-                continue
-            config = data["configs"].get(task, {})
-            counted = data.get("n-samples", {}).get(task, {}).get("effective")
-            yield Score(
-                task=task,
-                harness="lm_eval",
-                metric=metric if rule == "none" else f"{metric},{rule}",
-                value=number,
-                stderr=finite(values.get(f"{metric}_stderr,{rule}")),
-                n=int(counted if counted is not None else values.get("sample_len", 0)),
-                higher_is_better=data.get("higher_is_better", {}).get(task, {}).get(metric) is not False,
-                implementation=Implementation(
-                    harness="lm_eval",
-                    version=str(data.get("lm_eval_version") or (stage.tool or ("", ""))[1]),
-                    task_version=str(data.get("versions", {}).get(task, "")),
-                    n_shot=_shots(data.get("n-shot", {}).get(task)),
-                    chat_template=(data.get("chat_template_sha") or "off")[:12],
-                    scoring=f"{config.get('output_type', 'group')}/{rule}",
-                    precision=str(data.get("config", {}).get("model_dtype", "")).removeprefix("torch."),
-                ),
-            )
-
-
-def _shots(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
-
-
-def _samples(path: Path, task: str) -> Iterator[Sample]:
-    with path.open(encoding="utf-8") as stream:
-        for line in stream:
-            record = json.loads(line)
-            key = _key(record)
-            for metric in record.get("metrics", []):
-                value = finite(record.get(metric))
-                if value is not None:
-                    name = metric if record["filter"] == "none" else f"{metric},{record['filter']}"
-                    yield Sample(task=task, metric=name, doc_key=key, score=value)
-
-
-def _key(record: dict[str, Any]) -> str:
-    """Content of the item: what is asked, the choices as they were scored, and the right one's text."""
-    doc = record["doc"]
-    question = " ".join(str(doc[field]) for field in QUESTION_FIELDS if isinstance(doc.get(field), str))
-    choices = [str(arguments.get("arg_1", "")) for arguments in record["arguments"].values()]
-    target = str(record["target"])
-    if not question:
-        question = json.dumps(doc, sort_keys=True, ensure_ascii=False)
-    if len(choices) > 1 and target.isdigit() and int(target) < len(choices):
-        target = choices[int(target)]
-    elif len(choices) <= 1:
-        choices = []  # a generation task: the one argument is the stop settings
-    return doc_key(question, choices, target)
+def _yaml(value: dict[str, Any]) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)

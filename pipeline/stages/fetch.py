@@ -1,4 +1,7 @@
-"""Stage `model`: a model from a hub, whole and verified; later stages read it as a local folder."""
+"""Stage `model`: a model from a hub, whole and verified; later stages read it as a local folder.
+
+A local folder needs no stage, and neither does a model that a server runs.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.command import Command
+from pipeline.endpoint import Endpoint
 from pipeline.errors import OutputError
 from pipeline.recipe import ModelSpec
 from pipeline.sources import code_problems, weight_problems
@@ -15,8 +19,11 @@ from pipeline.stage import Paths, Source, Stage
 SECRETS = ("MODELSCOPE_API_TOKEN", "HF_TOKEN")
 
 
-def stage(spec: ModelSpec, *, trust_remote_code: bool) -> Stage | Source:
-    """A local folder is a Source (nothing to run); a hub id becomes a download."""
+def stage(spec: ModelSpec, *, trust_remote_code: bool) -> Stage | Source | Endpoint:
+    """A local folder is a Source, a URL an Endpoint (nothing to run); a hub id becomes a download."""
+    served = endpoint(spec)
+    if served:
+        return served
     if spec.path is not None:
         return Source(spec.path)
     assert spec.id is not None
@@ -33,6 +40,25 @@ def stage(spec: ModelSpec, *, trust_remote_code: bool) -> Stage | Source:
         output=lambda out: out / name,
         secrets=SECRETS,
     )
+
+
+def repository(args: dict[str, Any]) -> Stage:
+    """A repository into its hub's cache and no more: what needs it later finds it there."""
+    return Stage(
+        name="fetch",
+        program=("python", "-m", "pipeline.hub"),
+        args=args,
+        deps={},
+        command=_command,
+        collect=lambda out, _stage, _deps: dict(json.loads((out / "snapshot.json").read_text(encoding="utf-8"))),
+        secrets=SECRETS,
+    )
+
+
+def endpoint(spec: ModelSpec) -> Endpoint | None:
+    if spec.url is None or spec.served_as is None:
+        return None
+    return Endpoint(spec.url, spec.served_as, spec.revision, spec.key_env, spec.tokenizer)
 
 
 def _command(stage: Stage, out: Path, _deps: Paths) -> Command:

@@ -25,8 +25,11 @@ OUT = (
 """Every row that came in, or was taken once more for its weight, is in exactly one of these."""
 
 
-def stage(spec: DataSpec, *, model: Stage | Source) -> Stage:
-    """`spec` is resolved: no `auto` left. It waits for the model only where rows are counted by its tokenizer."""
+def stage(spec: DataSpec, *, model: Stage | Source | None) -> Stage:
+    """`spec` is resolved: no `auto` left. It waits for the model only where rows are counted by its tokenizer.
+
+    `model` is None for one behind a URL, which comes without a tokenizer.
+    """
     hubs = any(source.id for source in spec.sources)
     drops = spec.contamination.action == "drop"
     against = benchmarks(spec) if drops else ()
@@ -52,7 +55,7 @@ def stage(spec: DataSpec, *, model: Stage | Source) -> Stage:
         deps={
             **{f"source{i}": Source(source.path) for i, source in enumerate(spec.sources) if source.path},
             **against_deps(against),
-            **({"model": model} if spec.max_tokens is not None else {}),
+            **({"model": model} if model and spec.max_tokens is not None else {}),
         },
         command=_command,
         collect=_collect,
