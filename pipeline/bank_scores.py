@@ -6,7 +6,6 @@ The harness's samples and scores of a bank are replaced, so that both harnesses'
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,14 +18,12 @@ from pipeline.bank_items import Item
 from pipeline.bank_prompts import DATASETS, LM_EVAL_FILE, likelihood, task_name
 from pipeline.errors import OutputError
 from pipeline.provenance import version
-from pipeline.results import Implementation, Sample, Score, digest, fingerprint
+from pipeline.results import ROUNDED, Implementation, Sample, Score, digest, fingerprint, number_repeats
 
-VERSION = 1
+VERSION = 2
 """Raised when the same answers would get other scores."""
 GROUPS = ("type", "subject")
 """Facts that get a score of their own, where a bank has several of a kind."""
-_ROUNDED = 6e-5
-"""EvalScope reports four digits."""
 _CORPUS = ("macro_f1", "corpus_bleu")
 """Metrics that are no mean over items."""
 
@@ -55,7 +52,8 @@ def replace(
         groups = [fact for fact in GROUPS if len({item.facts.get(fact, "") for item in items}) > 1]
         # With one right answer everywhere, part credit is the same as none.
         bank = {**bank, "elastic": bank["elastic"] and any(len(item.answer) > 1 for item in items)}  # noqa: PLW2901
-        mine = [_sample(bank, groups, item, answer) for item, answer in _matched(folder, items, answers)]
+        # EvalScope's `repeats` asks an item several times.
+        mine = number_repeats(_sample(bank, groups, item, answer) for item, answer in _matched(folder, items, answers))
         prompts = jsonl.record(folder / COUNTS_FILE)["prompts"]
         implementation = _implementation(bank, told[0].implementation, harness, prompts)
         own = list(_scores(bank, groups, mine, implementation, harness))
@@ -139,7 +137,7 @@ def _scores(
     implementation: Implementation,
     harness: str,
 ) -> Iterator[Score]:
-    """Of the whole bank, then of each type and subject."""
+    """Of the whole bank, then of each type and subject; standard errors come with those of all other scores."""
 
     def scores(task: str, part: Sequence[Sample], figures: Mapping[str, float]) -> Iterator[Score]:
         leaves = tuple(sorted({sample.task for sample in part}))
@@ -152,7 +150,6 @@ def _scores(
                 harness=harness,
                 metric=metric,
                 value=figures[metric] if metric in figures else statistics.fmean(values),
-                stderr=statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
                 n=len(found),
                 tasks=() if leaves == (task,) else leaves,
                 mean="none" if metric in _CORPUS else "items",
@@ -216,7 +213,7 @@ def _remarks(bank: Mapping[str, Any], samples: Sequence[Sample], told: Sequence[
     for score in told:
         rule = rules.get(score.metric)
         mine = statistics.fmean(rule(*pair) for pair in pairs) if rule else score.value
-        if abs(score.value - mine) > _ROUNDED:
+        if abs(score.value - mine) > ROUNDED:
             yield (
                 f"{bank['name']}: {score.harness}'s own {score.metric} is {score.value:.4f}, ours by the same rule "
                 f"{mine:.4f}: it finds letters in the answers in another way"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from data_prep.eval_items import options
 from pipeline.compare import Row, compare
-from pipeline.results import Sample, Score, fold
+from pipeline.results import Sample, Score, fold, item_values, score_groups
 
 Part = Literal["clean", "contaminated"]
 Items = Mapping[str, Sequence[frozenset[str]]]
@@ -81,14 +81,9 @@ def clean_rows(
 
 def _means(scores: Iterable[Score], samples: Iterable[Sample], touched: set[str]) -> Iterator[Score]:
     """The scores over these samples alone, of tasks that have contaminated items."""
-    values: dict[tuple[str, str], list[float]] = {}
-    for sample in samples:
-        for metric, value in sample.scores.items():
-            values.setdefault((sample.task, metric), []).append(value)
+    values = item_values(samples)
     for score in scores:
-        tasks = score.tasks or (score.task,)
-        found = [values[task, score.metric] for task in tasks if (task, score.metric) in values]
-        if score.mean != "none" and touched.intersection(tasks) and found:
-            groups = found if score.mean == "tasks" else [[value for group in found for value in group]]
+        groups = [group for group in score_groups(score, values) if group]
+        if score.mean != "none" and touched.intersection(score.tasks or (score.task,)) and groups:
             mean = statistics.fmean(map(statistics.fmean, groups))
-            yield score.model_copy(update={"value": mean, "n": sum(map(len, found)), "stderr": None})
+            yield score.model_copy(update={"value": mean, "n": sum(map(len, groups)), "stderr": None})

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.paired import Pair, Paired, holm, paired_statistics
-from pipeline.results import ROUNDED, Sample, Score
+from pipeline.results import ROUNDED, Sample, Score, item_values, score_groups
 
 
 class Row(BaseModel):
-    """One metric of one task, base against tuned. `delta` = tuned - base, in the metric's unit."""
+    """One metric of one task, base against tuned. `delta` = tuned - base, in the metric's unit.
+
+    Of the paired items where there are some: where these are not all, `base` and `tuned` still are the scores of all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,23 +58,26 @@ def compare(
     confidence: float = 0.95,
 ) -> list[Row]:
     """A row per score that both models have; samples are paired by content, not by position."""
-    left, right = _by_task(base_samples), _by_task(tuned_samples)
+    sides = list(base_samples), list(tuned_samples)
+    left, right = map(_by_task, sides)
+    own = list(map(item_values, sides))
     others = {(score.task, score.metric): score for score in tuned}
-    owners = _owners(base)
+    parents = owners(base)
     rows = []
     for score in base:
         other = others.get((score.task, score.metric))
         if other is None:
             continue
         remark = _difference(score, other)
-        groups = _groups(score, left, right)
-        paired = None if remark else paired_statistics(groups, confidence)
+        paired = None if remark else paired_statistics(_groups(score, other, left, right), confidence)
         # Statistics belong to a score only if the samples give that very score (a corpus-level BLEU is no mean).
-        if paired and not _consistent(groups, score.value, other.value):
+        means = _consistent(score, own[0]) and _consistent(other, own[1]) if paired else score.mean != "none"
+        if not remark and not means:
             paired, remark = None, "not a mean over items: no paired interval"
-        if paired and paired.n < min(score.n, other.n):
-            remark = f"{paired.n} of {min(score.n, other.n)} items paired"
-        rows.append(_row(suite, score, other, paired, remark, owners.get(score.task, "")))
+        asked = max(score.n, other.n)
+        if paired and paired.n < asked:
+            remark = f"{paired.n} of {asked} items paired: delta and interval are of these"
+        rows.append(_row(suite, score, other, paired, remark, parents.get(score.task, "")))
     return rows
 
 
@@ -90,6 +97,9 @@ def adjusted(rows: Sequence[Row]) -> list[Row]:
 
 def _row(suite: str, score: Score, other: Score, paired: Paired | None, remark: str, part_of: str) -> Row:
     found = paired.model_dump(exclude={"n", "delta"}) if paired else {"ci_low": None, "ci_high": None, "p_value": None}
+    if paired and not score.higher_is_better:  # an item that the metric counts is one that the model got wrong
+        found |= {"gained": paired.lost, "lost": paired.gained}
+    delta = paired.delta if paired else other.value - score.value  # of rounded scores it would be another
     return Row(
         task=score.task,
         harness=score.harness,
@@ -98,7 +108,7 @@ def _row(suite: str, score: Score, other: Score, paired: Paired | None, remark: 
         n=paired.n if paired else score.n,
         base=score.value,
         tuned=other.value,
-        delta=None if _difference(score, other) else other.value - score.value,
+        delta=None if _difference(score, other) else delta,
         part_of=part_of,
         higher_is_better=score.higher_is_better,
         remark=remark,
@@ -106,16 +116,16 @@ def _row(suite: str, score: Score, other: Score, paired: Paired | None, remark: 
     )
 
 
-def _owners(scores: Iterable[Score]) -> dict[str, str]:
+def owners(scores: Iterable[Score]) -> dict[str, str]:
     """task -> the task with the most members that sums it up, directly or through others."""
     sums = sorted({(score.task, score.tasks) for score in scores if score.tasks}, key=lambda item: -len(item[1]))
-    owners: dict[str, str] = {}
+    found: dict[str, str] = {}
     for index, (task, members) in enumerate(sums):
         smaller = [name for name, inner in sums[index + 1 :] if set(inner) < set(members)]
         for member in (*members, *smaller):
             if member != task:
-                owners.setdefault(member, task)
-    return owners
+                found.setdefault(member, task)
+    return found
 
 
 def _by_task(samples: Iterable[Sample]) -> dict[str, dict[str, Sample]]:
@@ -125,10 +135,15 @@ def _by_task(samples: Iterable[Sample]) -> dict[str, dict[str, Sample]]:
     return result
 
 
-def _groups(score: Score, base: dict[str, dict[str, Sample]], tuned: dict[str, dict[str, Sample]]) -> list[list[Pair]]:
-    """(base, tuned) values of the items that make up a score: a group per task whose mean counts, else one."""
+def _groups(
+    score: Score, other: Score, base: dict[str, dict[str, Sample]], tuned: dict[str, dict[str, Sample]]
+) -> list[list[Pair]]:
+    """(base, tuned) values of the items that make up a score: a group per task whose mean counts, else one.
+
+    A model that is equally good on every task, with nothing right at all perhaps, does not tell which mean was taken.
+    """
     tasks = [_pairs(base.get(task, {}), tuned.get(task, {}), score.metric) for task in score.tasks or (score.task,)]
-    return tasks if score.mean == "tasks" else [[pair for pairs in tasks for pair in pairs]]
+    return tasks if "tasks" in (score.mean, other.mean) else [[pair for pairs in tasks for pair in pairs]]
 
 
 def _pairs(base: dict[str, Sample], tuned: dict[str, Sample], metric: str) -> list[Pair]:
@@ -140,11 +155,10 @@ def _pairs(base: dict[str, Sample], tuned: dict[str, Sample], metric: str) -> li
     ]
 
 
-def _consistent(groups: Sequence[Sequence[Pair]], base: float, tuned: float) -> bool:
-    """Whether the means over the pairs are the reported scores."""
-    filled = [group for group in groups if group]
-    means = [sum(sum(pair[i] for pair in group) / len(group) for group in filled) / len(filled) for i in (0, 1)]
-    return abs(means[0] - base) < ROUNDED and abs(means[1] - tuned) < ROUNDED
+def _consistent(score: Score, values: Mapping[tuple[str, str], list[float]]) -> bool:
+    """Whether the mean over a model's own items is its score."""
+    groups = [group for group in score_groups(score, values) if group]
+    return bool(groups) and abs(statistics.fmean(map(statistics.fmean, groups)) - score.value) < ROUNDED
 
 
 def _difference(base: Score, tuned: Score) -> str:

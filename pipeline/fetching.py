@@ -67,14 +67,27 @@ def run(recipe: Recipe, store: Store, env: Mapping[str, str], console: Console) 
     """Fetch everything, whatever becomes of the rest; the error at the end names all that failed.
 
     A cache may have been cleared since, so what was fetched before is looked at again; no whole file is loaded twice.
+    Where that fails, for want of a network say, it stays as it was.
     """
     wanted = stages(recipe)
+    before: dict[Path, Path] = {}
     for name, stage in wanted.items():
+        folder = store.folder(stage)
         if store.result(stage):
             console.say(f"{name}: was fetched before; looking whether it is still whole")
-            shutil.rmtree(store.folder(stage))
+            before[folder] = folder.with_name(f".{folder.name}")
+            shutil.rmtree(before[folder], ignore_errors=True)
+            folder.rename(before[folder])
     labels = {store.folder(stage).name: name for name, stage in wanted.items()}
-    Schedule(Executor(store, env, console), gpus=(), workers=1).run(wanted.values(), labels)
+    try:
+        Schedule(Executor(store, env, console), gpus=(), workers=1).run(wanted.values(), labels)
+    finally:
+        for folder, kept in before.items():
+            if (folder / "result.json").is_file():
+                shutil.rmtree(kept)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+                kept.rename(folder)
     console.say(f"fetched: {', '.join(wanted)}" if wanted else "nothing to fetch: all of this recipe is local")
     return 0
 

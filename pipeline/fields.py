@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     PlainSerializer,
+    SerializationInfo,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -31,7 +32,11 @@ def _from_recipe(path: Path, info: ValidationInfo) -> Path:
     return Path(os.path.normpath(base / path.expanduser()))
 
 
-FilePath = Annotated[Path, AfterValidator(_from_recipe), PlainSerializer(str)]
+def _as_text(path: Path, info: SerializationInfo) -> str:
+    return str(path.absolute() if (info.context or {}).get("anywhere") else path)
+
+
+FilePath = Annotated[Path, AfterValidator(_from_recipe), PlainSerializer(_as_text)]
 """A path on this machine, relative to the recipe file. It is never part of a stage's identity; the content is."""
 
 

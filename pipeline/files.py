@@ -54,14 +54,32 @@ def locked(path: Path, holder: str, *, wait: bool) -> Iterator[IO[str] | None]:
     The lock is the kernel's: it is gone with its process, kill -9 included, and children do not inherit it. `holder`
     is written into the file for whoever finds it busy.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield None
-            return
-        stream.truncate(0)
-        stream.write(holder)
-        stream.flush()
-        yield stream
+    gone = True
+    while gone:  # whoever held it may have removed the folder, `gc` say: that lock is nobody's
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield None
+                return
+            gone = not _is_at(path, stream)
+            if not gone:
+                stream.truncate(0)
+                stream.write(holder)
+                stream.flush()
+                yield stream
+
+
+def _is_at(path: Path, stream: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def held_by(path: Path) -> str:
+    """Who holds the lock, in words, for whoever found it busy."""
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8") or "another process"
+    return "another process"

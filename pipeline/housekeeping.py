@@ -11,6 +11,9 @@ from pipeline.files import locked, read_json
 from pipeline.plan import Plan
 from pipeline.store import Store, size
 
+FETCHED = ("fetch-", "model-")
+"""Records of what lies in the hubs' caches: next to nothing on disk, and an offline run goes by them."""
+
 
 def status(plan: Plan, store: Store) -> str:
     """One line per stage: done (with time and size), running, damaged (with the reason), interrupted or missing."""
@@ -27,7 +30,7 @@ def status(plan: Plan, store: Store) -> str:
 
 
 def unneeded(root: Path) -> Iterator[tuple[Path, str]]:
-    """Stage folders that can go, with the reason: merged models whose evaluations are done, and stages of no report.
+    """Stage folders that can go, with the reason: merged models that have been asked all, and stages of no report.
 
     Both come back by themselves: a deleted stage is made again when something asks for it.
     """
@@ -35,22 +38,25 @@ def unneeded(root: Path) -> Iterator[tuple[Path, str]]:
     for listing in sorted([*root.glob("*/stages.json"), *root.glob("*/history/*/stages.json")]):
         for line in (read_json(listing) or {}).get("stages", []):
             name = Path(line["dir"]).name
-            evaluated = line["name"] == "export" and _all_evaluated(listing)
+            evaluated = line["name"] == "export" and _all_asked(listing)
             if not evaluated:
                 needed[name] = listing.parent.name
             else:
                 needed.setdefault(name, "")
     for folder in sorted((root / "stages").glob("*-*")):
+        if folder.name not in needed and folder.name.startswith(FETCHED):
+            continue
         if folder.name not in needed:
             yield folder, "no report refers to it"
         elif not needed[folder.name]:
             yield folder, "merged model, evaluated"
 
 
-def _all_evaluated(listing: Path) -> bool:
+def _all_asked(listing: Path) -> bool:
+    """Whether everything that reads a merged model is done: evaluations, and dialogues where there are any."""
     lines = (read_json(listing) or {}).get("stages", [])
-    evaluations = [line for line in lines if line["name"] == "eval"]
-    return bool(evaluations) and all(line["status"] in ("done", "cached") for line in evaluations)
+    readers = [line for line in lines if line["name"] in ("eval", "dialogues")]
+    return bool(readers) and all(line["status"] in ("done", "cached") for line in readers)
 
 
 def gc(root: Path, say: Callable[[str], None], ask: Callable[[str], bool]) -> int:

@@ -96,7 +96,7 @@ def lm_eval_task(name: str, found: Names) -> Task | None:
         splits={use: first[f"{use}_split"] for use in SPLITS if isinstance(first.get(f"{use}_split"), str)},
         few_shot=int(first.get("num_fewshot") or 0),
         examples_within=isinstance(shots, dict) and "samples" in shots,
-        subsets=tuple(str(leaf["task"]) for leaf in leaves) if len(leaves) > 1 else (),
+        subsets=tuple(dict.fromkeys(str(leaf["task"]) for leaf in leaves)) if len(leaves) > 1 else (),
         configs=tuple(dict.fromkeys(str(leaf["dataset_name"]) for leaf in leaves if leaf.get("dataset_name"))),
     )
 
@@ -137,10 +137,13 @@ def evalscope_set(name: str) -> Task | None:
 
 def _leaves(name: str, found: Names, above: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
     """YAML of every task behind a name; `above` are the groups on the way, since a group may name itself."""
-    declared = found.get(name, Declared())
     if name in above:
         return
     above = (*above, name)
+    if name not in found:  # a pattern of names or the path of a YAML file, as lm-eval takes them, too
+        for match in fnmatch.filter(found, name):
+            yield from _leaves(match, found, above)
+    declared = found.get(name, Declared(name if Path(name).is_file() else ""))
     for member in declared.members:
         yield from _leaves(member, found, above)
     if not declared.file:

@@ -22,6 +22,9 @@ _RUN = re.compile(r"[A-Za-z]+")
 _CLOSE = re.compile(r"(?:[)）\]】}*_$\"'”’]|\\\)|\\\])*")
 _NEXT = re.compile(r"\s*(?:[,，、/;；&+和与及]|\b(?:and|or)\b)\s*(?:(?:and|or)\b)?", re.IGNORECASE)
 _SPACED = re.compile(r"[A-J](?:\s+[A-J])+")
+_AROUND = re.compile(
+    r"^\W*(?:options?\b|choices?\b|选项)|[*_$]|\\[()\[\]]|\\(?:boxed|text|textbf|mathbf|mathrm)\b", re.IGNORECASE
+)
 _DECORATION = " \t\r*_$.。()（）[]{}"
 _FIRST_CHOICE = re.compile(r"\s*[(（\[【*_]*([A-Ja-j])[*_]*(?:[)）\]】]|[.:、．：](?!\w))")
 
@@ -109,7 +112,7 @@ def _whole(line: str, known: Sequence[str]) -> str:
 
 
 def _alone(line: str, known: Sequence[str]) -> str:
-    only = _SEPARATORS.sub("", line.replace("*", "").replace("_", ""))
+    only = _SEPARATORS.sub("", _AROUND.sub("", line))
     plain = (only.isupper() or len(only) == 1) and len(set(only)) == len(only)
     return _checked(only.upper(), known) if plain else ""
 

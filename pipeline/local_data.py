@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 from collections.abc import Iterator
@@ -43,9 +44,8 @@ def configs(folder: Path) -> dict[str, dict[str, Any]]:
 def columns(folder: Path, config: str | None = None) -> set[str]:
     """Columns of the first row of a configuration's first JSONL file; empty where there is none to look into."""
     declared = configs(folder)
-    patterns = [name for _, name in _declared(declared[config])] if config in declared else ["**/*.jsonl"]
-    paths = (path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.suffix == ".jsonl")
-    for path in paths:
+    found = (path for _, path in _declared(folder, declared[config])) if config in declared else folder.rglob("*.jsonl")
+    for path in sorted(path for path in found if path.suffix == ".jsonl"):
         with path.open(encoding="utf-8") as stream:
             try:
                 row = json.loads(stream.readline(LONGEST_ROW))
@@ -61,24 +61,22 @@ def splits(folder: Path, config: str | None = None) -> set[str]:
     Without `config`, those of all configurations together.
     """
     declared = configs(folder)
-    chosen = [declared[config]] if config in declared else list(declared.values())
-    if not chosen:
-        return {split for path in _files(folder) for split in _told(path)}
-    found: set[str] = set()
-    for entry in chosen:
-        found |= {split for split, name in _declared(entry) if any(True for _ in folder.glob(name))}
-    return found
+    chosen = [declared[config]] if config in declared else list(declared.values()) or [{}]
+    return {split for entry in chosen for split, _ in _declared(folder, entry)}
 
 
-def _declared(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Split and file pattern of a configuration's data files."""
-    files = entry.get("data_files")
+def _declared(folder: Path, entry: dict[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Split and path of a configuration's data files; where it names none, of all in its folder, by their names."""
+    base, files = folder / str(entry.get("data_dir") or ""), entry.get("data_files")
+    if files is None:
+        yield from ((split, base / path) for path in _files(base) for split in _told(path))
+        return
     for item in files if isinstance(files, list) else [files]:
-        if isinstance(item, str):
-            yield "train", item
-        elif isinstance(item, dict) and "split" in item:
-            paths = item.get("path")
-            yield from ((str(item["split"]), str(name)) for name in (paths if isinstance(paths, list) else [paths]))
+        split, paths = (item.get("split"), item.get("path")) if isinstance(item, dict) else ("train", item)
+        for pattern in paths if isinstance(paths, list) else [paths]:
+            # Not pathlib's glob, which takes neither an absolute nor an empty pattern.
+            names = glob.iglob(str(pattern), root_dir=base, recursive=True)  # noqa: PTH207
+            yield from ((str(split), base / name) for name in names)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -30,7 +30,7 @@ RULES = {
     ("lm_eval", HARNESS, "acc_norm"): f"{_WHOLE}, summed over tokens and divided by characters",
     ("lm_eval", HARNESS, BY_TOKENS): f"{_WHOLE}, summed over tokens and divided by their number",
     ("lm_eval", "mmlu", "acc"): _LETTERS,
-    ("evalscope", "mmlu", "acc"): "the model writes; the letter that is found in its text has to be the right one",
+    ("evalscope", "mmlu", "accuracy"): "the model writes; the letter that is found in its text has to be the right one",
 }
 """(harness, task, metric) -> what counts as right."""
 SOURCES = {

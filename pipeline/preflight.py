@@ -23,6 +23,12 @@ from pipeline.suites import LmEvalSpec
 from pipeline.task_index import scan
 
 DEMO_MODEL = "SmolLM2-135M-Instruct"
+SECTIONS = {
+    "against": "data.contamination.benchmarks",
+    "path": "dialogues.path",
+    "tokenizer": "model.tokenizer",
+}
+"""Where a recipe names a local input, by its role's first letters."""
 DISTRIBUTIONS = {"swift": "ms-swift", "lm_eval": "lm-eval", "evalscope": "evalscope"}
 
 
@@ -50,6 +56,7 @@ def check(recipe: Recipe, pending: Iterable[Stage], store: Store, env: Mapping[s
         *_suites(recipe, stages, env),
         *_servers(recipe, stages, env),
         *_dialogues(recipe, stages),
+        *_places(stages, store),
         *_disk(recipe, store.root),
     ]
     if problems:
@@ -140,9 +147,9 @@ def _missing(stages: Sequence[Stage]) -> Iterator[str]:
                 yield f"{path}: no such model folder; {hint}"
             else:
                 # The harnesses take a wrong path for a hub id and fail only after trying to download it.
-                sections = {"against": "data.contamination.benchmarks", "path": "dialogues.path"}
-                section = next((text for start, text in sections.items() if role.startswith(start)), "data.sources")
-                yield f"{path}: no such file or folder; check {'eval' if path in evaluated else section}"
+                section = next((text for start, text in SECTIONS.items() if role.startswith(start)), "data.sources")
+                asked = path in evaluated and role != "tokenizer"
+                yield f"{path}: no such file or folder; check {'eval' if asked else section}"
 
 
 def _local(stage: Stage) -> Iterator[tuple[str, Path]]:
@@ -155,11 +162,12 @@ def _offline(recipe: Recipe, stages: Iterable[Stage], store: Store) -> Iterator[
     if not recipe.runtime.offline:
         return
     names = {stage.name for stage in stages}
-    fetched = {label for label, stage in fetching.stages(recipe).items() if store.result(stage)}
+    done = {label: stage for label, stage in fetching.stages(recipe).items() if store.result(stage)}
+    fetched = {stage.args.get("id") for stage in done.values()}
     remedy = "run `python -m pipeline.run RECIPE fetch` where there is a network, or use a local path"
     for suite in recipe.eval if "eval" in names else ():
         own = scan(suite.include_path) if isinstance(suite, LmEvalSpec) and suite.include_path else {}
-        for asked in benchmarks(suite) if f"fetch.{suite.entry}" not in fetched else ():
+        for asked in benchmarks(suite) if f"fetch.{suite.entry}" not in done else ():
             if asked.path or asked.name in recipe.benchmarks or asked.name in own:
                 continue
             if suite.data_root:
@@ -170,7 +178,7 @@ def _offline(recipe: Recipe, stages: Iterable[Stage], store: Store) -> Iterator[
                 yield f"{asked.name}: runtime.offline is true, but EvalScope would ask its hub; {remedy}"
     for section, origins in (("model", recipe.models), ("data", recipe.data.sources if recipe.data else ())):
         for origin in origins:
-            if origin.id and section in names and fetching.label(origin.id) not in fetched:
+            if origin.id and section in names and origin.id not in fetched:
                 yield f"{origin.id}: runtime.offline is true, but this comes from {origin.hub}; {remedy}"
 
 
@@ -194,9 +202,13 @@ def _suites(recipe: Recipe, stages: Iterable[Stage], env: Mapping[str, str]) -> 
 
 
 def _dialogues(recipe: Recipe, stages: Iterable[Stage]) -> Iterator[str]:
-    path = recipe.dialogues.path if recipe.dialogues else None
-    if path and path.is_file() and any(stage.name == "asked" for stage in stages):
-        yield from dialogues.given(path)[1]
+    spec = recipe.dialogues
+    if spec is None or not any(stage.name == "asked" for stage in stages):
+        return
+    if not (spec.prompts or spec.path or (recipe.data and recipe.data.val_fraction and spec.from_validation)):
+        yield "dialogues: nothing to ask; give dialogues.prompts or dialogues.path, or drop `dialogues`"
+    if spec.path and spec.path.is_file():
+        yield from dialogues.given(spec.path)[1]
 
 
 def _servers(recipe: Recipe, stages: Iterable[Stage], env: Mapping[str, str]) -> Iterator[str]:
@@ -209,6 +221,19 @@ def _servers(recipe: Recipe, stages: Iterable[Stage], env: Mapping[str, str]) ->
 
 def _unique(problems: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(problems))
+
+
+def _places(stages: Iterable[Stage], store: Store) -> Iterator[str]:
+    """lm-eval 0.4.13 splits --tasks at commas and takes the path of a task file for a pattern (evaluate_config.py)."""
+    files = [
+        stage
+        for stage in stages
+        if stage.tool and stage.tool[0] == "lm_eval"
+        and (stage.args.get("banks") or any(task["local"] or task["args"] for task in stage.args["tasks"]))
+    ]  # fmt: skip
+    wrong = "".join(sorted(set(str(store.root)) & set(",[]*?")))
+    if files and wrong:
+        yield f"{store.root}: lm-eval finds no task files below a path with {wrong} in it; give another --runs-dir"
 
 
 def _disk(recipe: Recipe, root: Path) -> Iterator[str]:

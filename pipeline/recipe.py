@@ -220,13 +220,14 @@ class Recipe(Section):
     def _fits_together(self) -> Recipe:
         if self.train and not self.data:
             raise ValueError("`train` needs a `data` section")
-        if self.train and len(self.models) != 1:
+        several = len(self.models) != 1 or self.models[0].checkpoints is not None
+        if self.train and several:
             raise ValueError("`train` needs exactly one model")
         if self.train and self.models[0].url:
             raise ValueError("`train` needs the model's files: give `path` or `id` instead of `url`")
         if self.data and self.data.max_tokens is not None and self.models[0].url:
             raise ValueError("`data.max_tokens` counts with the model's tokenizer, which a `url` does not give")
-        if self.data and self.data.max_tokens is not None and len(self.models) != 1:
+        if self.data and self.data.max_tokens is not None and several:
             raise ValueError("`data.max_tokens` counts with the model's tokenizer, so it needs exactly one model")
         if not (self.train or self.data or self.eval):
             raise ValueError("nothing to do: give `data`, `train` or `eval`")

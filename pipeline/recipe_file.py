@@ -22,7 +22,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 # Not every "token": max_tokens and think_end_token are honest settings.
 _SECRET_KEY = re.compile(
-    r"(api[-_]?key|password|secret([-_]key)?|(^|(hub|access|auth|swanlab|hf)[-_])token)$", re.IGNORECASE
+    r"(api[-_]?key|password|secret([-_]key)?|authorization|(^|(hub|access|auth|swanlab|hf)[-_])token)$", re.IGNORECASE
 )
 _SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|ms-[0-9a-f]{8}-[0-9a-f-]{20,})")
 _PATH_KEYS = ("path", "include_path", "few_shot_path", "data_root")
@@ -51,8 +51,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), env: Mapping[str, str
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML that load_recipe reads back (the resolved recipe kept beside a report)."""
-    data = recipe.model_dump(mode="json", exclude_none=True)
+    """The recipe as YAML that load_recipe reads back from any folder (the resolved recipe kept beside a report)."""
+    data = recipe.model_dump(mode="json", exclude_none=True, context={"anywhere": True})
     return yaml_file.dump(data)
 
 

@@ -1,7 +1,7 @@
 """One benchmark through several implementations: where they agree item by item, and why where they do not. Pure.
 
 Items meet by content (`Sample.doc_key`), tasks by their items, so no table of names is needed. Scores of different
-implementations are shown side by side and never subtracted. Agreement beyond chance is Cohen's kappa (Cohen 1960).
+implementations are shown side by side and never subtracted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.paired import kappa
 from pipeline.results import Implementation, Sample, Score, fold, picked
 
 Reason = Literal["parsing", "rule", "prompt"]
@@ -92,10 +93,15 @@ class _Task(NamedTuple):
 def reconcile(
     model: str, suites: Mapping[str, tuple[Sequence[Score], Sequence[Sample]]], examples: int = EXAMPLES
 ) -> list[Reconciled]:
-    """Every two tasks of a model, of one suite or of two, that ask the same items; `suites`: (scores, samples)."""
+    """Every two tasks of a model, of one suite or of two, that ask the same items; `suites`: (scores, samples).
+
+    Not the same implementation with its examples in another order: report/ways.py shows what that changes.
+    """
     tasks = [task for suite, (scores, samples) in suites.items() for task in _tasks(suite, scores, samples)]
     found = []
     for left, right in combinations(tasks, 2):
+        if _reordered(left, right):
+            continue
         keys = [key for key in left.items if key in right.items]
         if len(keys) > 1:
             pairs = [(left.items[key], right.items[key]) for key in keys]
@@ -121,6 +127,13 @@ def _tasks(suite: str, scores: Sequence[Score], samples: Iterable[Sample]) -> It
         graded = tuple(s for s in own if s.higher_is_better and _is_verdict(s.metric, items.values()))
         if graded:
             yield _Task(suite, graded[:METRICS], items, {(s.task, s.metric): s for s in scores if s.task in leaves})
+
+
+def _reordered(left: _Task, right: _Task) -> bool:
+    """Whether two tasks are one, but for the seed of its examples (and for how many items were asked)."""
+    one, other = ([score.implementation for score in task.scores] for task in (left, right))
+    plain = [[i.model_copy(update={"shot_seed": None, "data": ""}) for i in side] for side in (one, other)]
+    return plain[0] == plain[1] and [i.shot_seed for i in one] != [i.shot_seed for i in other]
 
 
 def _narrowed(task: _Task, keys: Iterable[str]) -> list[Score]:
@@ -156,7 +169,6 @@ def _reconciled(
             if reasons[reason] <= examples:
                 shown.append(_example(pair, (left[1], right[1]), verdicts[0], reason))
     n = sum(table.values())
-    agreed = table[True, True] + table[False, False]
     return Reconciled(
         model=model,
         left=_side(*left),
@@ -166,23 +178,11 @@ def _reconciled(
         only_left=table[True, False],
         only_right=table[False, True],
         both_wrong=table[False, False],
-        agreement=agreed / n if n else 0.0,
-        kappa=_kappa(table),
+        agreement=(table[True, True] + table[False, False]) / n if n else 0.0,
+        kappa=kappa(table),
         reasons=dict(reasons),
         examples=shown,
     )
-
-
-def _kappa(table: Mapping[tuple[bool, bool], int]) -> float | None:
-    """Cohen's kappa of a 2x2 table; None where chance alone would agree always."""
-    n = sum(table.values())
-    left = sum(count for (one, _), count in table.items() if one)
-    right = sum(count for (_, other), count in table.items() if other)
-    if not n or left in (0, n) or right in (0, n):
-        return None
-    chance = (left * right + (n - left) * (n - right)) / n**2
-    agreed = (table.get((True, True), 0) + table.get((False, False), 0)) / n
-    return (agreed - chance) / (1 - chance)
 
 
 def _reason(pair: tuple[Sample, Sample], scores: tuple[Score, Score], wrong: int) -> Reason:

@@ -113,6 +113,9 @@ def _in_folders(recipe: Recipe, choices: list[Choice], problems: list[str]) -> t
         if model.checkpoints and found:
             names = ", ".join(one.label for one in found)
             choices.append(Choice("model.checkpoints", f"{len(found)} models", names))
+    labels = [model.label for model in models]
+    twice = dict.fromkeys(label for label in labels if labels.count(label) > 1)
+    problems.extend(f"model: two models would be called {label}; rename one folder" for label in twice)
     return tuple(models)
 
 

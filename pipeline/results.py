@@ -8,7 +8,7 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -158,20 +158,31 @@ def number_repeats(samples: Iterable[Sample]) -> list[Sample]:
     return result
 
 
+def item_values(samples: Iterable[Sample]) -> dict[tuple[str, str], list[float]]:
+    """(task, metric) -> the values of its items."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for sample in samples:
+        for metric, value in sample.scores.items():
+            values.setdefault((sample.task, metric), []).append(value)
+    return values
+
+
+def score_groups(score: Score, values: Mapping[tuple[str, str], list[float]]) -> list[list[float]]:
+    """The items' values that make up a score: a group per task whose mean counts, else one of all."""
+    found = [values.get((task, score.metric), []) for task in score.tasks or (score.task,)]
+    return found if score.mean == "tasks" else [[value for group in found for value in group]]
+
+
 def with_stderr(scores: Iterable[Score], samples: Iterable[Sample]) -> list[Score]:
     """Scores without a standard error get that of their samples' mean: s / sqrt(n), s with n - 1.
 
     A mean of k tasks' means has sqrt(sum of the squared errors of the tasks) / k. Only where the samples give that
     very score (but for rounding), else it stays unknown.
     """
-    values: dict[tuple[str, str], list[float]] = {}
-    for sample in samples:
-        for metric, value in sample.scores.items():
-            values.setdefault((sample.task, metric), []).append(value)
+    values = item_values(samples)
     result = []
     for score in scores:
-        found = [values.get((task, score.metric), []) for task in score.tasks or (score.task,)]
-        groups = found if score.mean == "tasks" else [[value for group in found for value in group]]
+        groups = score_groups(score, values)
         if score.stderr is None and score.mean != "none" and min(map(len, groups)) > 1:
             mean = statistics.fmean(map(statistics.fmean, groups))
             if abs(mean - score.value) < ROUNDED:

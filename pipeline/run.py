@@ -12,7 +12,7 @@ from typing import Any
 from pipeline import dryrun, fetching, housekeeping, preflight, provenance, settings
 from pipeline.console import Console
 from pipeline.errors import PipelineError, PreflightError, RecipeError
-from pipeline.files import locked
+from pipeline.files import held_by, locked
 from pipeline.machine import probe, read_machine
 from pipeline.plan import TARGETS, Plan, plan
 from pipeline.recipe import Recipe
@@ -93,7 +93,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     run_dir = root / recipe.name
     with locked(run_dir / ".lock", provenance.holder(), wait=False) as free:
         if free is None:
-            other = (run_dir / ".lock").read_text(encoding="utf-8")
+            other = held_by(run_dir / ".lock")
             raise PreflightError(f"{recipe.name}: {other} is running this recipe in {root}; wait for it, or stop it")
         gpus = visible(env, len(machine.gpus))
         session = Session(recipe, choices, planned, store, run_dir, env, console, gpus)

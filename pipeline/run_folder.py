@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import curve, provenance, samples
+from pipeline import curve, provenance, samples, submission
 from pipeline.files import read_json, write_json, write_text
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
@@ -19,7 +19,10 @@ from pipeline.stage import Stage
 from pipeline.stages import train
 from pipeline.store import Store
 
-FILES = ("report.json", "report.md", "report.html", "scores.csv", "errors.csv", "recipe.yaml", "stages.json")
+FILES = (
+    *("report.json", "report.md", "report.html", "scores.csv", "errors.csv", "recipe.yaml", "stages.json"),
+    submission.NAME,
+)
 
 
 def pending(plan: Plan, store: Store, labels: Sequence[str]) -> list[Stage]:
@@ -44,7 +47,7 @@ def keep_history(run_dir: Path, plan: Plan, store: Store) -> None:
     new = [os.path.relpath(store.folder(stage), run_dir) for stage in plan.stages.values()]
     if old and old != new and (run_dir / "report.json").is_file():
         kept = run_dir / "history"
-        place = kept / str(1 + sum(1 for _ in kept.glob("*")))
+        place = kept / str(1 + max((int(path.name) for path in kept.glob("*") if path.name.isdigit()), default=0))
         place.mkdir(parents=True)
         for name in FILES:
             with contextlib.suppress(FileNotFoundError):
@@ -100,5 +103,5 @@ def _curve(plan: Plan, store: Store) -> list[curve.Point]:
     if "train" not in plan.stages:
         return []
     folder = store.folder(plan.stages["train"])
-    attempts = sorted((folder / "attempts").glob("*"), key=lambda path: int(path.name))
+    attempts = store.attempts(plan.stages["train"])
     return curve.stitch(curve.read(train.log_file(out)) for out in [*attempts, folder / "output"])

@@ -17,6 +17,7 @@ from pipeline import slots
 from pipeline.console import duration
 from pipeline.errors import Interrupted, OutputError, PipelineError, PreflightError
 from pipeline.execute import Executor, Work
+from pipeline.files import held_by
 from pipeline.jobs import Job, Record, jobs
 from pipeline.signals import Halt, signals_noted
 from pipeline.stage import Stage
@@ -142,7 +143,7 @@ class Schedule:
             job.busy_until = time.monotonic() + BUSY_S
             if not job.told:
                 job.told = True
-                other = (executor.store.folder(job.stage) / ".lock").read_text(encoding="utf-8")
+                other = held_by(executor.store.folder(job.stage) / ".lock")
                 executor.console.say(f"{job.label}: waiting for {other}, which is making the same thing")
             return
         record = executor.store.result(job.stage)  # another pipeline may have made it meanwhile

@@ -13,7 +13,7 @@ from pipeline.stage import Stage
 
 Kind = Literal["gpu", "cpu", "net"]
 
-CHECKS = ("bank", "data", "contamination", "tokens", "smoke")
+CHECKS = ("bank", "asked", "data", "contamination", "tokens", "smoke")
 """Stages that read and check what the user gave. They come first: a mistake shows before an hour of evaluations."""
 
 DOWNLOADS = 1

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ class Store:
             return "result.json is of another version of this program"
         if record.get("fingerprint") != stage.fingerprint(self.digest):
             return "result.json is of another stage"
+        if not {"manifest", "result"} <= record.keys():
+            return "result.json is incomplete"
         if record.get("checksum", checksum := _checksum(record)) != checksum:
             return "result.json was changed after it was written"
         for entry in record["manifest"]:
@@ -82,24 +85,29 @@ class Store:
                 return "running"
         if self.damage(stage):
             return "damaged"
-        return "interrupted" if any((folder / "attempts").glob("*")) else "missing"
+        return "interrupted" if self.attempts(stage) else "missing"
 
     def durations(self) -> dict[str, float]:
         """Seconds that finished stages took, by `slots.kin`: the most of any model or data."""
         found: dict[str, float] = {}
         for path in (self.root / "stages").glob("*/result.json"):
-            record, told = read_json(path), read_json(path.with_name("stage.json"))
-            if isinstance(record, dict) and isinstance(told, dict):
+            record: Any = read_json(path)
+            told: Any = read_json(path.with_name("stage.json"))
+            with suppress(KeyError, TypeError):  # a file that is cut, or of another version: it only puts in order
                 key = kin(told["name"], told["args"])
-                found[key] = max(found.get(key, 0.0), record["seconds"])
+                found[key] = max(found.get(key, 0.0), float(record["seconds"]))
         return found
 
     def next_attempt(self, stage: Stage) -> tuple[Path, list[Path]]:
         """A new folder for an attempt, and those of earlier ones, oldest first."""
-        attempts = self.folder(stage) / "attempts"
-        earlier = sorted((p for p in attempts.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+        earlier = self.attempts(stage)
         number = int(earlier[-1].name) + 1 if earlier else 1
-        return attempts / str(number), earlier
+        return self.folder(stage) / "attempts" / str(number), earlier
+
+    def attempts(self, stage: Stage) -> list[Path]:
+        """Folders of unfinished attempts, oldest first; whatever else lies beside them is not ours."""
+        found = (self.folder(stage) / "attempts").glob("*")
+        return sorted((path for path in found if path.name.isdigit()), key=lambda path: int(path.name))
 
     def publish(self, stage: Stage, attempt: Path, record: dict[str, Any]) -> dict[str, Any]:
         """Turn a complete attempt into the stage's output (`discard` made room for it), and vouch for it last."""

@@ -96,8 +96,8 @@ def _head(path: Path) -> dict[str, Any]:
     except OSError:
         return head
     for key, value, items in _KEY.findall(content):
-        words = [_plain(line.strip()[1:]) for line in items.decode().splitlines() if line.strip()]
-        text = _plain(value.decode())
+        words = [_plain(line.strip()[1:]) for line in items.decode(errors="replace").splitlines() if line.strip()]
+        text = _plain(value.decode(errors="replace"))
         words += [_plain(word) for word in text.strip("[]").split(",")] if text else []
         head[key.decode()] = words if key in (b"tag", b"include") else (text or words)
     for name in head.get("include") or ():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.report.steps import training_step
+from pipeline.report.steps import training_of, training_step
 from pipeline.tracking_data import part, short
 
 _FIELDS = ("delta", "ci_low", "ci_high", "p_value", "p_adjusted")
@@ -43,7 +43,9 @@ def numbers(report: Mapping[str, Any]) -> Iterator[tuple[str, int, Any]]:
     for score in _dicts(report.get("scores")):
         step = training_step(str(score.get("model")), steps)
         if step is not None:
-            found.setdefault(score_key("", score), {})[step] = score.get("value")
+            of = training_of(str(score.get("model")))
+            key = score_key("", score)
+            found.setdefault(f"{key}/{of}" if of else key, {})[step] = score.get("value")
     for key, values in found.items():
         if len(values) > 2 or (len(values) > 1 and 0 not in values):
             yield from ((f"by_step/{key}", step, values[step]) for step in sorted(values))

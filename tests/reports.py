@@ -99,7 +99,7 @@ def demo() -> Report:
         row("general_mcq/银行业务与个人理财知识", 0.25, 0.875, 0.41, 0.79, 6e-5, n=24, **scope),
         row("general_qa/open", 0.1124, 0.4417, None, None, None, metric="bleu-4", n=16,
             remark="not a mean over items: no paired interval", **scope),
-        row("mmlu", 0.4708, 0.4767, -0.0004, 0.012, 0.072, n=1400, remark="1400 of 1402 items paired", **scope),
+        row("mmlu", 0.4708, 0.4767, -0.0004, 0.012, 0.072, n=1400, remark="1400 of 1402 items paired: delta and interval are of these", **scope),
         row("ceval", 0.41, 0.47, None, None, None, delta=None,
             remark="not the same implementation: precision: float32 / bfloat16", **scope),
         *(row(t, 0.4 + i / 100, 0.42 + i / 50, -0.04, 0.08, 0.5, n=100, part_of="mmlu", **scope)

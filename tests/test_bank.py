@@ -6,6 +6,7 @@ import dataclasses
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from hypothesis import given
@@ -427,7 +428,8 @@ def answered(folder: Path, outputs: list[str], harness: str = "lm_eval", **chang
         implementation=Implementation(harness=harness, version="1"),
     )
     samples = []
-    for row, output in zip(prompts, outputs, strict=False):
+    repeats = -(-len(outputs) // len(prompts))
+    for row, output in zip(prompts * repeats, outputs, strict=False):
         turns = json.dumps([{"role": "user", "content": row["written"]}], ensure_ascii=False)
         by_id = harness == "lm_eval"
         samples.append(
@@ -459,6 +461,13 @@ def test_scores_of_a_bank_and_of_its_types_and_subjects(tmp_path, harness):
     assert "own acc is 0.2500, ours by the same rule 0.3333" in remarks[1]
 
 
+def test_an_item_that_is_asked_twice_is_two_samples(tmp_path):
+    scores, samples, _ = answered(tmp_path, ["A", "A", "no idea", "B", "A,C", "A"], "evalscope")
+    assert len({sample.doc_key for sample in samples}) == 6
+    whole = next(score for score in scores if (score.task, score.metric) == ("own", "accuracy"))
+    assert (whole.n, whole.value) == (6, fmean(sample.scores["accuracy"] for sample in samples))
+
+
 def test_every_score_is_that_of_its_samples(tmp_path):
     scores, samples, _ = answered(tmp_path, ["A", "C", "B"])
     for score in scores:
@@ -476,7 +485,7 @@ def test_both_harnesses_give_the_same_keys_and_implementations_name_the_rule(tmp
         "generate/accuracy",
         "letters",
         0,
-        "bank 1",
+        "bank 2",
     )
 
 

@@ -64,7 +64,36 @@ def test_only_common_items_count_and_it_is_said():
     assert (row.n, row.gained, row.lost) == (4, 0, 0)
     row = one_row([1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0], ["a", "b", "c", "d"], ["a", "b", "x", "y"])
     assert row.n == 2
-    assert row.remark == "2 of 4 items paired"
+    assert row.remark == "2 of 4 items paired: delta and interval are of these"
+
+
+def test_one_failed_item_does_not_take_the_interval_away():
+    # A judge or a request failed on one item of the tuned model: its score is of 9 items, the base's of 10.
+    base, tuned = [1.0] * 4 + [0.0] * 6, [1.0] * 6 + [0.0] * 3
+    row = one_row(base, tuned)
+    assert (row.n, row.base, row.gained, row.lost) == (9, 0.4, 2, 0)
+    assert row.tuned == pytest.approx(6 / 9)
+    assert row.delta == pytest.approx(2 / 9)  # not 6/9 - 4/10: the item that failed was one that the base had wrong
+    assert row.ci_low < row.delta < row.ci_high
+    assert row.remark == "9 of 10 items paired: delta and interval are of these"
+
+
+def test_gained_is_better_also_where_lower_is_better():
+    # none_of_letters: 1 where the likeliest token is no letter at all.
+    lower = {"higher_is_better": False}
+    base, tuned = [1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]
+    (row,) = compare("s", [score(0.75, 4, **lower)], [score(0.5, 4, **lower)], samples(base), samples(tuned))
+    assert (row.gained, row.lost, row.delta) == (2, 1, -0.25)
+
+
+def test_which_mean_a_group_is_may_be_told_by_one_model_alone():
+    # With nothing right both means are 0, so the base looks like a mean over items.
+    base = samples([0.0, 0.0], task="a") + samples([0.0] * 6, task="b")
+    tuned = samples([1.0, 0.0], task="a") + samples([0.0] * 6, task="b")
+    whole = score(0.0, 8, task="g", tasks=GROUP)
+    (row,) = compare("s", [whole], [whole.model_copy(update={"value": 0.25, "mean": "tasks"})], base, tuned)
+    assert (row.delta, row.remark) == (0.25, "")
+    assert row.ci_low < 0.25 < row.ci_high
 
 
 def test_a_corpus_metric_gets_no_interval():
@@ -76,6 +105,16 @@ def test_a_corpus_metric_gets_no_interval():
     assert row.delta == pytest.approx(-0.1)
     assert (row.ci_low, row.ci_high, row.p_value, row.gained) == (None, None, None, None)
     assert "no paired interval" in row.remark
+
+
+def test_a_metric_that_no_item_has_is_called_no_mean():
+    # macro F1 of a bank: "fewer than two items could be paired" would be another thing.
+    f1 = score(0.9, 4, metric="macro_f1", mean="none")
+    values = samples([1.0, 0.0, 1.0, 0.0])
+    (row,) = compare("s", [f1], [f1], values, values)
+    assert row.remark == "not a mean over items: no paired interval"
+    (row,) = compare("s", [score(0.5, 4)], [score(0.5, 4)], [], [])
+    assert row.remark == ""
 
 
 @pytest.mark.parametrize(

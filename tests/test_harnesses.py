@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import mmlu
 from pipeline import samples as sample_file
 from pipeline.errors import OutputError
 from pipeline.harnesses import HARNESSES, evalscope_read, evalscope_samples, lm_eval_read
@@ -287,9 +288,24 @@ def test_the_whole_of_several_subsets_sums_them_up() -> None:
     scores, _, _ = read(MIXED_ES, FIXTURES / "evalscope_mixed")
     found = {score.task: score for score in scores}
     assert set(found["mmlu"].tasks) == {"mmlu/anatomy", "mmlu/philosophy"}
+    assert ("evalscope", "mmlu", found["mmlu"].metric) in mmlu.RULES, "the page on MMLU says what counts as right"
     assert (found["mmlu"].n, found["mmlu/anatomy"].n, found["arc"].tasks) == (10, 5, ())
     assert (found["mmlu"].implementation.n_shot, found["gsm8k"].implementation.n_shot) == (0, 2)
     assert found["gsm8k"].implementation.prompt != found["arc"].implementation.prompt
+
+
+def test_a_metric_of_one_subset_alone_still_meets_its_samples(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "evalscope_mixed", tmp_path / "out")
+    [path] = (tmp_path / "out" / "reports").rglob("mmlu.json")
+    report = json.loads(path.read_text())
+    [metric] = report["metrics"]
+    metric["categories"] = [c for c in metric["categories"] if c["subsets"][0]["name"] == "anatomy"]
+    metric |= {key: metric["categories"][0]["subsets"][0][key] for key in ("score", "num")}
+    path.write_text(json.dumps(report))
+    scores, samples, _ = read(MIXED_ES, tmp_path / "out")
+    found = {score.task: score for score in scores}
+    assert (found["mmlu"].tasks, found["mmlu"].n) == (("mmlu/anatomy",), 5)
+    assert found["mmlu/anatomy"].value == fmean(s.scores[found["mmlu"].metric] for s in of(samples, "mmlu/anatomy"))
 
 
 TEMPLATE = "Choose one of {letters}.\n\n{question}\n\n{choices}"
@@ -391,15 +407,24 @@ def test_other_shapes_of_lm_eval_items(tmp_path: Path) -> None:
     assert (plain.choices, plain.loglikelihoods, plain.greedy) == (("I", "you"), (-1.5, float("-inf")), (True, False))
     assert (plain.target, plain.answer) == ("I", "I")
     # A choice that is asked a second time without the question (acc_mutual_info).
-    twice = one(
-        tmp_path, line(resps=[[["-1.5", "True"]], [["-2.0", "False"]], [["-0.1", "False"]], [["-9.0", "False"]]])
-    )
-    assert twice.loglikelihoods == (-1.5, -2.0)
+    asked = [(context, choice) for context in ("Who?", "") for choice in (" I", " you")]
+    again = {f"gen_args_{i}": {"arg_0": context, "arg_1": choice} for i, (context, choice) in enumerate(asked)}
+    resps = [[["-1.5", "True"]], [["-2.0", "False"]], [["-0.1", "False"]], [["-9.0", "False"]]]
+    twice = one(tmp_path, line(arguments=again, resps=resps))
+    assert (twice.choices, twice.loglikelihoods, twice.answer) == (("I", "you"), (-1.5, -2.0), "I")
+    assert twice.doc_key == plain.doc_key
     # One continuation after several contexts (winogrande): the options are in the data.
     contexts = {f"gen_args_{i}": {"arg_0": f"context {i}", "arg_1": " is tall"} for i in (0, 1)}
     doc = {"sentence": "_ is tall", "option1": "Ann", "option2": "Bob", "answer": "1"}
     wino = one(tmp_path, line(arguments=contexts, doc=doc))
     assert (wino.choices, wino.answer, wino.question) == (("Ann", "Bob"), "Ann", "_ is tall")
+    # Five letters asked of four options and an empty one: which letter is which option is not told.
+    letters = {f"gen_args_{i}": {"arg_0": "Who?", "arg_1": f" {letter}"} for i, letter in enumerate("ABCDE")}
+    doc = {"question": "Who?", "A": "I", "B": "you", "C": "", "D": "he", "E": "she", "answer": "E"}
+    gap = one(
+        tmp_path, line(arguments=letters, doc=doc, resps=[[[str(-n), "False"]] for n in (4, 3, 5, 2, 1)], target="4")
+    )
+    assert (gap.choices, gap.target, gap.answer, len(gap.loglikelihoods)) == (tuple("ABCDE"), "E", "E", 5)
     # A last word that greedy decoding would not write (lambada).
     last = {"gen_args_0": {"arg_0": "The last", "arg_1": " word"}}
     lambada = one(

@@ -154,6 +154,12 @@ def test_key_points():
         ("A dog barks", ""),
         ("I do not know", ""),
         ("", ""),
+        ("Option B", "B"),
+        ("**选项C**", "C"),
+        ("So we get\n\n$\\boxed{D}$", "D"),
+        ("\\[\\boxed{\\text{A}}\\]", "A"),
+        ("\\boxed{4}", ""),
+        ("Optional", ""),
     ],
 )
 def test_letters_out_of_a_text(text, right):

@@ -76,6 +76,22 @@ def test_rerun_starts_no_tool(done: World) -> None:
     assert "+0.550" in output
 
 
+def test_reports_of_other_variants_are_kept_whole(done: World) -> None:
+    folder = done.runs / "small"
+    done.run("submission")
+    done.run("data", "--set", "train.rank=4")
+    assert (folder / "history" / "1" / "submission.zip").is_file()
+    assert not (folder / "submission.zip").exists(), "it holds other results than the report beside it"
+    (folder / "history" / "1").rename(folder / "history" / "2")  # an older one was deleted by hand
+    done.run("data", "--set", "train.rank=8")
+    assert sorted(path.name for path in (folder / "history").iterdir()) == ["2", "3"]
+
+
+def test_what_a_file_manager_leaves_among_attempts_is_no_attempt(done: World) -> None:
+    (done.stage("train") / "attempts" / ".DS_Store").write_bytes(b"")
+    assert "+0.550" in done.run()
+
+
 def test_a_changed_setting_runs_only_what_depends_on_it(done: World) -> None:
     done.run("--set", "train.learning_rate=0.0002")
     assert sorted(done.tools()) == ["evalscope", "export", "lm_eval", "sft"]
@@ -97,6 +113,12 @@ def test_touching_and_moving_inputs_changes_nothing(done: World) -> None:
     os.utime(done.folder / "train.json")
     (done.folder / "model").rename(done.folder / "elsewhere")
     done.run("--set", "model.path=elsewhere")
+    assert done.tools() == []
+
+
+def test_the_recipe_beside_the_report_runs_again_and_finds_everything(done: World) -> None:
+    done.run()  # given by a relative path, from the working directory
+    assert "already done" in done.run(recipe="runs/small/recipe.yaml")
     assert done.tools() == []
 
 

@@ -128,6 +128,22 @@ def test_choices_in_another_order_are_the_same_choices() -> None:
     assert found.reasons == {"rule": 2}
 
 
+def test_one_implementation_with_its_examples_in_another_order_is_no_other() -> None:
+    items = [likely(n, n % 2, acc=float(n % 2 == 0), acc_norm=1.0) for n in range(4)]
+
+    def suite(seed: int | None, **fields: Any) -> tuple[list[Score], list[Sample]]:
+        update = {"shot_seed": seed, "prompt": "p", **fields}
+        return [
+            given.model_copy(update={"implementation": given.implementation.model_copy(update=update)})
+            for given in (score(items, "acc"), score(items, "acc_norm"))
+        ], items
+
+    assert reconcile("base", {"plain": suite(None), "order_1": suite(1), "order_2": suite(2, data="fewer")}) == []
+    # Another prompt is another implementation, and so is what the seed does not explain: here a setting of the suite.
+    assert len(reconcile("base", {"plain": suite(None), "other": suite(1, prompt="q")})) == 4
+    assert len(reconcile("base", {"plain": suite(1), "other": suite(1)})) == 4
+
+
 def number(n: int, answers: dict[str, str], scores: dict[str, float]) -> Sample:
     return Sample(task="gsm8k", doc_key=f"key{n}", scores=scores, answer=next(iter(answers.values())), answers=answers)
 

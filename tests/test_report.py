@@ -178,6 +178,20 @@ def test_only_many_subsets_are_folded_and_never_all_there_is() -> None:
     assert "mmlus" not in folded_parents(nested)
 
 
+def test_an_implementation_is_no_subset_of_another_that_its_name_begins_with() -> None:
+    # The three ways beside lm-eval's own mmlu, in one suite: mmlu_helm sums up its own subjects.
+    owners = {f"{way}_subject_{i}": way for way in ("mmlu", "mmlu_helm", "mmlu_original") for i in range(9)}
+    tasks = [*owners, "mmlu", "mmlu_helm", "mmlu_original"]
+    assert folded_parents(tasks, owners) == owners
+    scores = [
+        score("m", way, 0.5, tasks=[task for task, owner in owners.items() if owner == way])
+        for way in ("mmlu", "mmlu_helm", "mmlu_original")
+    ] + [score("m", task, 0.5) for task in owners]
+    [board] = tables.boards(EMPTY.model_copy(update={"scores": scores}))
+    assert [entry.task for entry in board.lines] == ["mmlu", "mmlu_helm", "mmlu_original"]
+    assert len(board.folded) == 27
+
+
 def test_csv_round_trip() -> None:
     report = demo().model_copy(update={"scores": [*demo().scores, score("base", 'a,"b";c,银行', 1 / 3, stderr=None)]})
     records = list(csv.DictReader(io.StringIO(to_csv(report))))

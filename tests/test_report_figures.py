@@ -78,6 +78,20 @@ def test_scores_by_step_start_with_base_and_end_with_tuned() -> None:
     assert [stop.step for stop in climb.stops] == [125000, 250000]
 
 
+def test_two_trainings_are_two_curves() -> None:
+    labels = [f"pythia-{size}-step{n}" for size in ("70m", "160m") for n in (1000, 2000)]
+    scores = [score(label, "piqa", 0.5 + i / 100) for i, label in enumerate(labels)]
+    report = EMPTY.model_copy(update={"scores": scores})
+    found = ladder.climbs(report)
+    assert [(c.of, [(s.step, s.value) for s in c.stops]) for c in found] == [
+        ("pythia-70m", [(1000, "0.500"), (2000, "0.510")]), ("pythia-160m", [(1000, "0.520"), (2000, "0.530")]),
+    ]  # fmt: skip
+    assert "acc · pythia-70m" in Elements(to_html(report)).text
+    # Models without a step do not make the steps of one training another.
+    beside = EMPTY.model_copy(update={"scores": [*scores[:2], score("qwen", "piqa", 0.4)]})
+    assert len(ladder.climbs(beside)) == 1
+
+
 def test_the_gate_is_told_in_every_format() -> None:
     report = demo()
     page = to_html(report)

@@ -56,6 +56,24 @@ def test_states_of_an_item() -> None:
     assert [(item.metric, item.state) for item in items.items(mixed, None)] == [("acc", "lost")]
 
 
+def test_1_is_not_right_where_lower_is_better() -> None:
+    # crows_pairs of lm-eval: the share of stereotypes that the model prefers.
+    names = ("base", "tuned")
+    pairs = {"gained": (1, 0), "lost": (0, 1)}
+    samples = {
+        f"eval.lm_eval.{model}": [sample(key, 0, scores={"stereotype": v[i]}) for key, v in pairs.items()]
+        for i, model in enumerate(names)
+    }
+    scores = [score(model, "t", 0.5, metric="stereotype", higher_is_better=False) for model in names]
+    assert [(item.metric, item.state) for item in items.items(samples, None, scores)] == [("", "graded")] * 2
+    assert errors.to_errors(EMPTY.model_copy(update={"scores": scores}), samples).count("\n") == 1
+    # Beside a metric that is better when higher, that one tells.
+    both = {
+        label: [s.model_copy(update={"scores": {**s.scores, "acc": 1.0}}) for s in v] for label, v in samples.items()
+    }
+    assert {(item.metric, item.state) for item in items.items(both, None, scores)} == {("acc", "right")}
+
+
 def test_an_item_that_training_rows_hold_is_marked_in_both_harnesses() -> None:
     found = items.items(asked(), demo().contamination)
     assert [(item.suite, int(item.key, 16)) for item in found if item.contaminated] == [

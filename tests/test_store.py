@@ -169,6 +169,9 @@ def test_what_no_longer_counts_becomes_an_attempt_again(runs: Store) -> None:
         lambda folder: (folder / "result.json").write_text("[]"),
         lambda folder: (folder / "result.json").write_text('{"schema": 1}'),
         lambda folder: (folder / "result.json").write_text(
+            json.dumps({"schema": 1, "fingerprint": json.loads((folder / "result.json").read_text())["fingerprint"]})
+        ),
+        lambda folder: (folder / "result.json").write_text(
             (folder / "result.json").read_text().replace('"fingerprint": "', '"fingerprint": "0')
         ),
         lambda folder: (folder / "result.json").write_text(
@@ -273,3 +276,14 @@ def test_json_with_nan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert files.read_json(tmp_path / "x.json") is None
+
+
+@pytest.mark.parametrize(
+    ("record", "told"), [("{}", "{}"), ('{"seconds": 1}', "{}"), ("[]", '{"name": "a"}'), ("{", "")]
+)
+def test_foreign_files_tell_no_durations(runs: Store, record: str, told: str) -> None:
+    folder = runs.root / "stages" / "eval-0"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(record)
+    (folder / "stage.json").write_text(told)
+    assert runs.durations() == {}

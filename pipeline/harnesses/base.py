@@ -16,6 +16,10 @@ PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor
 """What `chat_template: false` means where a harness always applies a template: the text as it is."""
 
 
+FILES = (".json", ".jsonl")
+"""Endings of a single data file; any other path is a folder."""
+
+
 class Harness(Protocol):
     DISTRIBUTION: str
     """Name on PyPI; its installed version is part of every score's identity."""

@@ -115,7 +115,8 @@ def _scores(
     spellings = dict.fromkeys(metric for sample in samples for metric in sample.scores)
     for metric in report["metrics"]:
         subsets = _subsets(metric)
-        several = len(subsets) > 1 or name in OWN_DATA
+        # Not how many subsets this metric has: it may be known of one subset alone.
+        several = len(subsets) > 1 or any(sample.task != name for sample in samples)
         parts: list[tuple[str, Mapping[str, Any], tuple[str, ...]]]
         parts = [(f"{name}/{s['name']}" if several else name, s, ()) for s in subsets]
         if several and name not in OWN_DATA:

@@ -11,7 +11,7 @@ from pipeline import bank_prompts, mmlu
 from pipeline.catalog import is_group
 from pipeline.command import Command, flags
 from pipeline.endpoint import ANSWER_S, Endpoint
-from pipeline.harnesses.base import FIRST_BATCH, benchmarks, local_data, twice
+from pipeline.harnesses.base import FILES, FIRST_BATCH, benchmarks, local_data, twice
 from pipeline.harnesses.lm_eval_read import SUITE, read
 from pipeline.provenance import version
 from pipeline.stage import Paths, Stage
@@ -21,8 +21,6 @@ __all__ = ["DISTRIBUTION", "PROGRAM", "args", "command", "inputs", "needs_hub", 
 
 DISTRIBUTION = "lm-eval"
 PROGRAM: tuple[str, ...] = ("lm_eval", "run")
-FILES = (".json", ".jsonl")
-"""Endings of a single data file; any other path is a folder."""
 
 THINK_END = "</think>"
 """What ends the thoughts; lm-eval 0.4.13 wants to be told when enable_thinking is true."""

@@ -32,17 +32,18 @@ def read_samples(path: Path, task: str) -> list[Sample]:
 
 def _sample(lines: Sequence[Mapping[str, Any]], task: str) -> Sample:
     first = lines[0]
-    doc, arguments = first["doc"], list(first["arguments"].values())
+    doc, arguments = first["doc"], _asked_once(list(first["arguments"].values()))
     asked = question(doc) or json.dumps(doc, sort_keys=True, ensure_ascii=False)
     likely = [pair for pair in (_likelihood(response) for response in first["resps"]) if pair]
     written = [str(argument.get("arg_1", "")).strip() for argument in arguments] if likely else []
     given = options(doc)
     # Letters, or one continuation after several contexts (winogrande), do not say what was chosen: the options do.
     opaque = len(set(written)) == 1 or all(len(text.strip("().")) == 1 for text in written)
-    choices = given if opaque and len(given) > 1 else written
+    known = len(given) > 1 and len(given) == (len(written) or len(given))  # an option may be empty, its letter asked
+    choices = given if opaque and known else written
     content = given or choices
     raw = str(first["target"])
-    likely = likely[: len(choices)]  # acc_mutual_info asks each choice a second time, without the question
+    likely = likely[: len(choices)]
     answers = {} if likely else {line["filter"]: _answer(line) for line in lines}
     best = max(range(len(likely)), key=lambda at: likely[at][0], default=None)
     if len(likely) == 1 and not likely[0][1]:
@@ -63,6 +64,14 @@ def _sample(lines: Sequence[Mapping[str, Any]], task: str) -> Sample:
         output="" if likely else _first(first["resps"]),
         facts={key: str(doc[key]) for key in FACTS if isinstance(doc.get(key), str | int)},
     )
+
+
+def _asked_once(arguments: list[Any]) -> list[Any]:
+    """Without the second half of acc_mutual_info's, which asks each choice again, without the question."""
+    half = len(arguments) // 2
+    once, again = arguments[:half], arguments[half:]
+    same = [argument.get("arg_1") for argument in once] == [argument.get("arg_1") for argument in again]
+    return once if once and same and not any(_first(argument.get("arg_0", "")) for argument in again) else arguments
 
 
 def _metrics(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:

@@ -34,7 +34,7 @@ class Browser:
 
 def browser(report: Report, samples: Mapping[str, Sequence[Sample]]) -> Browser | None:
     """None without samples."""
-    every = items(samples, report.contamination)
+    every = items(samples, report.contamination, report.scores)
     if not every:
         return None
     models = in_order(model for item in every for model in item.answers)

@@ -25,7 +25,7 @@ def to_errors(report: Report, samples: Mapping[str, Sequence[Sample]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(HEADER)
-    for item in items(samples, report.contamination):
+    for item in items(samples, report.contamination, report.scores):
         writer.writerows(_lines(item))
     return stream.getvalue()
 

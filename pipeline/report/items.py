@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.clean import contaminated, is_hit
+from pipeline.report.model_score import ModelScore
 from pipeline.report.wording import unique
 from pipeline.results import Sample
 
@@ -22,7 +23,10 @@ class Item:
     task: str
     key: str
     metric: str
-    """By which it is told: the first metric that is right or wrong on every item of the task, else the first."""
+    """By which it is told: the first metric that is right or wrong on every item of the task, else the first.
+
+    Only of metrics that are better when higher; empty without one.
+    """
     state: str
     contaminated: bool
     answers: Mapping[str, Sample]
@@ -33,8 +37,16 @@ class Item:
         return next(iter(self.answers.values()))
 
 
-def items(samples: Mapping[str, Sequence[Sample]], contamination: Mapping[str, Any] | None) -> list[Item]:
-    """`samples` by label, eval.<suite>.<model>; in the order of the suites, then of the tasks."""
+def items(
+    samples: Mapping[str, Sequence[Sample]],
+    contamination: Mapping[str, Any] | None,
+    scores: Iterable[ModelScore] = (),
+) -> list[Item]:
+    """`samples` by label, eval.<suite>.<model>; in the order of the suites, then of the tasks.
+
+    `scores` tell which metrics are better when lower: of these 1 is not right.
+    """
+    lower = {(score.suite, score.metric) for score in scores if not score.higher_is_better}
     held = contaminated(contamination) if samples else {}
     found: dict[tuple[str, str, str], dict[str, Sample]] = {}
     for label, answered in samples.items():
@@ -42,7 +54,7 @@ def items(samples: Mapping[str, Sequence[Sample]], contamination: Mapping[str, A
         for sample in answered:
             found.setdefault((suite, sample.task, sample.doc_key), {})[model] = sample
     models = in_order(label.split(".", 2)[2] for label in samples)
-    metrics = _metrics(found)
+    metrics = _metrics(found, lower)
     result = []
     for (suite, task, key), by_model in found.items():
         answers = {model: by_model[model] for model in models if model in by_model}
@@ -63,13 +75,17 @@ def right(sample: Sample, metric: str) -> bool | None:
     return None if value not in (0.0, 1.0) else value == 1.0
 
 
-def _metrics(found: Mapping[tuple[str, str, str], Mapping[str, Sample]]) -> dict[tuple[str, str], str]:
+def _metrics(
+    found: Mapping[tuple[str, str, str], Mapping[str, Sample]], lower: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
     """Of each task the first metric that is right or wrong on every item, else the first."""
     names: dict[tuple[str, str], dict[str, bool]] = {}
     for (suite, task, _), by_model in found.items():
         own = names.setdefault((suite, task), {})
         for sample in by_model.values():
             for metric, value in sample.scores.items():
+                if (suite, metric) in lower:
+                    continue
                 own[metric] = own.get(metric, True) and value in (0.0, 1.0)
     return {task: next((m for m, binary in own.items() if binary), next(iter(own), "")) for task, own in names.items()}
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pipeline.compare import owners
 from pipeline.report.compile import Report
 from pipeline.report.figures import Axis, Tick, axis_for, tick_label
 from pipeline.report.model_score import ModelScore
-from pipeline.report.steps import training_step
+from pipeline.report.steps import training_of, training_step
 from pipeline.report.wording import clean, decimals_for, fixed, folded_parents, place, unique
 
 Z95 = 1.959964
@@ -46,7 +47,7 @@ def climbs(report: Report) -> list[Climb]:
     """A curve per score over the checkpoints: models called tuned-<step> or <...>step-<n>; base is step 0."""
     last = (report.train or {}).get("steps")
     found = []
-    for scores in _groups(report):
+    for scores, of in _trainings(report):
         named = [(step, score) for score in scores if (step := training_step(score.model, last)) is not None]
         if len({step for step, _ in named}) < 2 or all(score.model in ("base", "tuned") for _, score in named):
             continue
@@ -70,15 +71,25 @@ def climbs(report: Report) -> list[Climb]:
         path = "M" + "L".join(f"{stop.x * 10:.1f} {stop.y:.1f}" for stop in stops)
         x_ticks = tuple(Tick(across.percent(v), f"{v:g}") for v in across.ticks)
         y_ticks = tuple(Tick(_down(up, v), tick_label(v, up.step)) for v in up.ticks)
-        found.append(Climb(*_names(scores[0]), not scores[0].higher_is_better, x_ticks, y_ticks, stops, path))
+        found.append(
+            Climb(*_names(scores[0]), clean(of), not scores[0].higher_is_better, x_ticks, y_ticks, stops, path)
+        )
     return found
+
+
+def _trainings(report: Report) -> Iterable[tuple[Sequence[ModelScore], str]]:
+    """Scores of the same thing by the models of one training, and its name where there are several."""
+    for scores in _groups(report):
+        names = unique(training_of(score.model) for score in scores)
+        for name in names:
+            yield [score for score in scores if training_of(score.model) == name], name if len(names) > 1 else ""
 
 
 def _groups(report: Report) -> Iterable[Sequence[ModelScore]]:
     """Scores of the same thing, by suite, task and metric; subsets of tasks with many of them are left out."""
     for suite in unique(score.suite for score in report.scores):
         scores = [score for score in report.scores if score.suite == suite and math.isfinite(score.value)]
-        hidden = folded_parents(score.task for score in scores)
+        hidden = folded_parents((score.task for score in scores), owners(scores))
         groups: dict[tuple[str, str], list[ModelScore]] = {}
         for score in scores:
             if score.task not in hidden:
@@ -138,6 +149,8 @@ class Climb:
     task: str
     harness: str
     metric: str
+    of: str
+    """Whose training it is, where there are several."""
     lower_is_better: bool
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]

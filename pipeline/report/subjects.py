@@ -25,7 +25,8 @@ def by_subject(report: Report) -> list[Subjects]:
     sums = {(score.suite, score.task) for score in report.scores if score.tasks}
     for suite in unique(row.suite for row in report.rows):
         rows = [row for row in report.rows if row.suite == suite]
-        parents = folded_parents((row.task for row in rows), least=LEAST)
+        owned = {row.task: row.part_of for row in rows if row.part_of}
+        parents = folded_parents((row.task for row in rows), owned, least=LEAST)
         for row in rows:
             parent = row.part_of or parents.get(row.task)
             if parent and (suite, row.task) not in sums and row.delta is not None and math.isfinite(row.delta):

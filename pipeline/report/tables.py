@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.compare import owners
 from pipeline.console import duration
 from pipeline.paired import SEED
 from pipeline.report.compile import Report
@@ -35,7 +36,7 @@ def boards(report: Report) -> list[Board]:
         models = unique(score.model for score in scores)
         if suite in compared and set(models) <= {"base", "tuned"}:
             continue
-        parents = folded_parents(score.task for score in scores)
+        parents = folded_parents((score.task for score in scores), owners(scores))
         lines: dict[tuple[str, str, str], list[ModelScore]] = {}
         for score in scores:
             lines.setdefault((score.task, score.harness, score.metric), []).append(score)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,18 +131,25 @@ def place(suite: str, harness: str) -> str:
     return clean(harness) if suite == harness else f"{clean(harness)} ({clean(suite)})"
 
 
-def folded_parents(tasks: Iterable[str], least: int = FOLD_ABOVE + 1) -> dict[str, str]:
+def folded_parents(
+    tasks: Iterable[str], owners: Mapping[str, str] | None = None, least: int = FOLD_ABOVE + 1
+) -> dict[str, str]:
     """subset -> task, for tasks of one suite that have at least `least` subsets.
 
-    A subset is `task/name` (EvalScope) or `task_name` (lm-eval) of a task that has a score itself, so that folding
-    never hides everything there is.
+    `owners`: task -> the task that sums it up, where that is known. Else a subset is `task/name` (EvalScope) or
+    `task_name` (lm-eval) of a task that has a score itself, so that folding never hides everything there is. A task
+    that sums up others, and is summed up by none, is no subset, whatever its name: mmlu_helm of mmlu.
     """
+    owned = owners or {}
+    sums = set(owned.values())
     known = sorted(set(tasks), key=lambda task: (len(task), task))
     parents: dict[str, str] = {}
     roots = set(known)
     for task in known:
         cuts = [i for i, c in enumerate(task) if c in "/_" and task[:i] in roots]
-        if cuts:
+        if task in owned:
+            parents[task] = owned[task]
+        elif cuts and task not in sums:
             parents[task] = task[: cuts[0]]
     counts: dict[str, int] = {}
     for parent in parents.values():
@@ -156,7 +163,7 @@ def comparison(report: Report) -> Comparison:
     folds: dict[tuple[str, str], Fold] = {}
     for suite in unique(row.suite for row in report.rows):
         rows = [row for row in report.rows if row.suite == suite]
-        parents = folded_parents(row.task for row in rows)
+        parents = folded_parents((row.task for row in rows), {row.task: row.part_of for row in rows if row.part_of})
         for row in rows:
             entry = line(row)
             if row.task not in parents:

@@ -180,7 +180,7 @@ NOUNS = {"row": "行", "score": "个分数", "model": "个模型", "task": "个�
 
 REMARKS = {
     "not done yet: {labels}": "尚未完成：{labels}",
-    "{n} of {total} items paired": "{total} 道题中 {n} 道可配对",
+    "{n} of {total} items paired: delta and interval are of these": "{total} 道题中 {n} 道可配对：差值和区间只算这些题",
     "not a mean over items: no paired interval": "不是各题平均值：没有配对区间",
     "not the same implementation: {what}": "实现方式不同：{what}",
     "{hit} of {rows} training rows hold text of items that are scored ({what}); scores on these items may be "

@@ -16,6 +16,7 @@ from pipeline.command import Command
 from pipeline.endpoint import Endpoint
 from pipeline.errors import OutputError
 from pipeline.harnesses import HARNESSES
+from pipeline.harnesses.base import FILES
 from pipeline.provenance import version
 from pipeline.results import with_stderr
 from pipeline.stage import CPU_ENV, Args, Paths, Source, Stage
@@ -74,7 +75,7 @@ def stage(
 def _cache(spec: LmEvalSpec | EvalScopeSpec, *, offline: bool) -> dict[str, Any]:
     """Local data get a cache of their own; beside data that only the shared one holds, there is no choice."""
     harness = HARNESSES[spec.harness]
-    folders = any(role.startswith("data") and not path.suffix for role, path in harness.inputs(spec).items())
+    folders = any(role.startswith("data") and path.suffix not in FILES for role, path in harness.inputs(spec).items())
     return {"own_cache": True} if folders and not (offline and harness.needs_hub(spec)) else {}
 
 
