@@ -81,8 +81,8 @@ REASONS = {
 def reconciled(report: Report) -> Table:
     """What two implementations say of the same items of one model; the scores stand side by side, not subtracted."""
     header = (
-        say("model"), say("first, its score"), say("second, its score"), say("items in common"), say("both right"),
-        say("only the first right"), say("only the second right"), say("both wrong"), say("agree"), "kappa",
+        say("model"), say("first, its score"), say("second, its score"), "n", say("both right"),
+        say("first only"), say("second only"), say("neither"), say("agree"), "kappa",
         say("why they differ"),
     )  # fmt: skip
     rows = tuple(
