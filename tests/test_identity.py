@@ -64,6 +64,7 @@ HUB: dict[str, Any] = {
         },
     ],
     "dialogues": {"prompts": ["p"], "from_validation": 2, "system": "s", "max_tokens": 64},
+    "gate": {"max_drop": {"hellaswag": 0.02}, "min_gain": {"arc_easy": 0.05}},
     "tracking": {"project": "p", "workspace": "w", "experiment": "e", "description": "d", "tags": ["t"], "group": "g"},
 }  # fmt: skip
 LOCAL = HUB | {
@@ -79,13 +80,13 @@ PLUMBING = {
     ("model", "key_env"), ("eval", "concurrency"), ("eval", "unsafe_code"), ("eval", "judge", "key_env"), ("dialogues", "device"),
 }  # fmt: skip
 """Settings (section, keys) that do not change what a stage computes; documented as such in recipe.py."""
-SECTIONS = {"name", "description", "compare", "runtime", "tracking", "trust_remote_code"}
+SECTIONS = {"name", "description", "gate", "compare", "runtime", "tracking", "trust_remote_code"}
 """Whole sections of that kind."""
 
 OTHER = {
     "hub": "huggingface", "backend": "vllm", "key_env": "OTHER_KEY", "url": "https://other/v1", "format": "sharegpt", "precision": "float16", "attention": "sdpa", "deepspeed": "zero2",
     "dedup": "none", "consecutive_turns": "merge", "think": "strip", "special_tokens": "keep", "tokens": "exact",
-    "action": "drop", "truncation": "left", "device": "cpu", "max_shard_size": "2GB", "log_level": "full", "mode": "offline",
+    "action": "drop", "truncation": "left", "device": "cpu", "max_shard_size": "2GB", "log_level": "full", "mode": "offline", "inconclusive": "pass",
     "kind": "open_qa", "style": "likelihood", "language": "en",
 }  # fmt: skip
 
