@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.recipe import ExportSpec, ModelSpec, TrainSpec
+from pipeline.recipe import ExportSpec, ModelSpec
+from pipeline.training.spec import TrainSpec
 
 _CHECKPOINT = re.compile(r"(?:checkpoint|step)-(\d+)")
 

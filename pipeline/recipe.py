@@ -15,6 +15,7 @@ from pipeline.dataset import DataSpec
 from pipeline.fields import NAME, Auto, BaseUrl, ExtraArgs, FilePath, KeyName, Origin, Precision, Section
 from pipeline.gate import GateSpec
 from pipeline.suites import EvalSpec
+from pipeline.training.spec import TrainSpec
 
 
 class ModelSpec(Origin):
@@ -69,73 +70,18 @@ class ModelSpec(Origin):
         return self
 
 
-class TrainSpec(Section):
-    """LoRA by `swift sft`. What is not here goes through extra_args."""
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0)
-    dropout: float = Field(default=0.05, ge=0, lt=1)
-    target_modules: str | tuple[str, ...] = "all-linear"
-    learning_rate: float = Field(default=1e-4, gt=0)
-    lr_scheduler: str = "cosine"
-    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
-    weight_decay: float = Field(default=0.1, ge=0)
-    epochs: float | None = Field(default=None, gt=0)
-    """Passes over the training data (default 1); give either this or max_steps."""
-    max_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps."""
-    max_length: int = Field(default=2048, ge=8)
-    """Tokens; longer conversations are treated as `truncation` says."""
-    truncation: Literal["right", "left", "delete"] = "right"
-    """`delete` drops over-long conversations without a word, which is why it is not the default."""
-    global_batch_size: int = Field(default=16, ge=1)
-    """Conversations (packed rows, when packing) per optimizer step over all GPUs; accumulation follows from it."""
-    micro_batch_size: Auto | Annotated[int, Field(ge=1)] = 1
-    """Conversations per GPU and forward pass; `auto` = each GPU's share of the global batch, at most 8."""
-    gpus: Auto | int = "auto"
-    """GPUs per node; `auto` = all visible ones, 0 = CPU."""
-    nodes: int = Field(default=1, ge=1)
-    precision: Auto | Precision = "auto"
-    attention: Auto | Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_attention_4"] = "auto"
-    packing: Auto | bool = "auto"
-    """Several conversations in one row of max_length; needs flash-attention."""
-    deepspeed: Auto | Literal["none", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload"] = "auto"
-    gradient_checkpointing: Auto | bool = "auto"
-    """Less memory, about a third more compute."""
-    save_steps: int = Field(default=200, ge=1)
-    save_total_limit: int = Field(default=2, ge=1)
-    logging_steps: int = Field(default=5, ge=1)
-    eval_steps: int = Field(default=200, ge=1)
-    """Optimizer steps between two passes over val.jsonl. Part of the identity: it changes what the run computes."""
-    seed: int = 42
-    """Adapter initialisation and dropout."""
-    data_seed: int = 42
-    """Order of the training data."""
-    extra_args: ExtraArgs = Field(default_factory=dict)
-    """Any other flag of `swift sft`, without the dashes: {use_rslora: true}."""
-
-    @model_validator(mode="after")
-    def _length(self) -> TrainSpec:
-        if self.epochs is not None and self.max_steps is not None:
-            raise ValueError("give either `epochs` or `max_steps`")
-        return self
-
-    @field_validator("gpus")
-    @classmethod
-    def _gpus(cls, value: Auto | int) -> Auto | int:
-        if isinstance(value, int) and value < 0:
-            raise ValueError("should be `auto`, 0 (CPU) or a number of GPUs")
-        return value
-
-
 class ExportSpec(Section):
     """Merge of adapter and base by `swift export --merge_lora`."""
 
     precision: Literal["model"] | Precision = "model"
     """Data type of the merged weights; `model` keeps the one in the base model's config.json."""
     max_shard_size: str = Field(default="5GB", pattern=r"^[0-9]+(\.[0-9]+)?(KB|MB|GB)$")
+    checkpoint: Literal["last", "best"] | Annotated[int, Field(ge=1)] = "last"
+    """Which checkpoint is `tuned`: the last, the one with the lowest eval_loss, or the one of a step."""
     checkpoints: Literal["last", "all"] | tuple[int, ...] = "last"
-    """Which checkpoints are merged and evaluated besides the last, which is `tuned`: all saved ones, or these steps."""
+    """Which checkpoints are merged and evaluated besides `tuned`: all saved ones, or these steps."""
+    check: Literal["fail", "warn", "off"] = "fail"
+    """When the merged model's logits differ from those of base and adapter by more than rounding."""
     extra_args: ExtraArgs = Field(default_factory=dict)
 
 
@@ -169,6 +115,9 @@ class RuntimeSpec(Section):
     """Tell every tool not to ask any hub; what is missing then fails at once, not after retries."""
     min_free_gb: float = Field(default=1.0, ge=0)
     """Refuse to start with less free disk than this under the runs folder."""
+    gpu_hour_price: float | None = Field(default=None, ge=0)
+    """What an hour of one GPU costs, for the cost of the training in the report."""
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
     log_level: Literal["progress", "full"] = "progress"
     """`full` also prints the tools' own output; their whole log is always on disk."""
 

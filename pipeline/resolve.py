@@ -14,9 +14,10 @@ from pipeline.errors import PreflightError
 from pipeline.evaluation_sets import local_sets
 from pipeline.fields import Precision
 from pipeline.machine import Machine
-from pipeline.recipe import DialogueSpec, ExportSpec, ModelSpec, Recipe, TrainSpec
+from pipeline.recipe import DialogueSpec, ExportSpec, ModelSpec, Recipe
 from pipeline.suite_names import settle
 from pipeline.suites import EvalSpec
+from pipeline.training.spec import TrainSpec
 
 FLASH = {"flash_attention_2": (8, 0), "flash_attention_3": (9, 0), "flash_attention_4": (9, 0)}
 """Implementations, the proven first, with the least compute capability each runs on."""

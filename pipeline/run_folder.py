@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import curve, provenance, samples, submission
+from pipeline import provenance, samples, submission
 from pipeline.files import read_json, write_json, write_text
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
@@ -18,6 +18,7 @@ from pipeline.results import Sample
 from pipeline.stage import Stage
 from pipeline.stages import train
 from pipeline.store import Store
+from pipeline.training import curve
 
 FILES = (
     *("report.json", "report.md", "report.html", "scores.csv", "errors.csv", "recipe.yaml", "stages.json"),

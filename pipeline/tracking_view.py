@@ -19,8 +19,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import curve, tracking_data, tracking_report
+from pipeline import tracking_data, tracking_report
 from pipeline.tracking_data import Lengths, part
+from pipeline.training import curve
 
 # Speeds of the evaluation pass: about the machine, not about the model, and a column each.
 _EVAL_SPEEDS = frozenset({"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"})

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import adapter
-from pipeline.stages import train
+from pipeline.training import adapter, resume
 from tests.bin import fake_tools
 
 PREFIX = "base_model.model.layers.0.q_proj"
@@ -65,7 +64,7 @@ def test_a_checkpoint_killed_while_it_was_written_is_skipped(tmp_path: Path, nam
     problem = adapter.checkpoint_problem(newest)
     assert problem
     assert Path(name).suffix[1:] in problem
-    assert train.newest_checkpoint([tmp_path]) == older
+    assert resume.newest_checkpoint([tmp_path]) == older
 
 
 def test_deepspeed_keeps_the_optimizer_elsewhere(tmp_path: Path) -> None:
@@ -82,14 +81,14 @@ def test_newest_is_by_number_over_all_attempts(tmp_path: Path) -> None:
     newest = checkpoint(one, 10)
     checkpoint(two, 4)
     (two / "checkpoint-best").mkdir()
-    assert train.newest_checkpoint([one, two]) == newest
-    assert train.newest_checkpoint([]) is None
+    assert resume.newest_checkpoint([one, two]) == newest
+    assert resume.newest_checkpoint([]) is None
 
 
 def test_the_last_steps_checkpoint_is_not_gone_on_from(tmp_path: Path) -> None:
     before = checkpoint(tmp_path, 98)
     checkpoint(tmp_path, 100)
-    assert train.newest_checkpoint([tmp_path]) == before
+    assert resume.newest_checkpoint([tmp_path]) == before
 
 
 @pytest.mark.parametrize(("points", "expected"), [
@@ -105,7 +104,7 @@ def test_checkpoints_behind_a_divergence_are_not_gone_on_from(
     for step in (2, 4, 6):
         checkpoint(tmp_path, step)
     log(tmp_path, *points)
-    chosen = train.newest_checkpoint([tmp_path])
+    chosen = resume.newest_checkpoint([tmp_path])
     assert (chosen and chosen.name) == (expected and f"checkpoint-{expected}")
 
 

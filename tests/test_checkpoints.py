@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.checkpoints import exported_steps, in_folder
-from pipeline.recipe import ExportSpec, ModelSpec, TrainSpec
+from pipeline.recipe import ExportSpec, ModelSpec
+from pipeline.training.spec import TrainSpec
 
 
 def steps(checkpoints, **train):

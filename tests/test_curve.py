@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import curve
+from pipeline.training import curve
 
 
 def line(step: int, **values: object) -> str:

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.clean import CleanRow, clean_rows, contaminated
 from pipeline.compare import Row, adjusted, compare
-from pipeline.curve import Point
 from pipeline.dialogues import Dialogue, side_by_side
 from pipeline.evaluation_sets import unchecked
 from pipeline.gate import GateLine, gate_lines, verdict
@@ -22,6 +21,7 @@ from pipeline.report.ways import ways
 from pipeline.report.ways_page import WaysPage
 from pipeline.resolve import Choice
 from pipeline.results import Sample, Score
+from pipeline.training.curve import Point
 
 Record = Mapping[str, Any]
 

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.curve import Point
 from pipeline.report.wording import MINUS, Line, unique
+from pipeline.training.curve import Point
 
 WIDTH = 1000
 """Units of a chart's horizontal axis."""

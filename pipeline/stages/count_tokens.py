@@ -13,8 +13,9 @@ from data_prep.template import SETTINGS
 from pipeline.command import Command, flags
 from pipeline.dataset import DataSpec
 from pipeline.errors import OutputError
-from pipeline.recipe import ModelSpec, TrainSpec
+from pipeline.recipe import ModelSpec
 from pipeline.stage import CPU_ENV, Paths, Source, Stage
+from pipeline.training.spec import TrainSpec
 
 SAMPLE_ROWS = 2000
 """The mean of as many rows is good to some 2 %, in seconds instead of minutes."""

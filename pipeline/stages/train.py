@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import adapter, curve
 from pipeline.command import Command, flags
-from pipeline.errors import OutputError
-from pipeline.recipe import ModelSpec, TrainSpec
+from pipeline.recipe import ModelSpec
 from pipeline.resolve import accumulation
 from pipeline.stage import CPU_ENV, Args, Paths, Source, Stage
 from pipeline.stages import prepare
+from pipeline.training import adapter, curve, resume
+from pipeline.training.proof import proof
+from pipeline.training.spec import TrainSpec
 
 _DTYPES = {
     "float32": {"torch_dtype": "float32", "bf16": False, "fp16": False},
@@ -109,7 +107,7 @@ def checkpoint(out: Path, step: int | None = None) -> Path:
 
 
 def log_file(out: Path) -> Path:
-    return out / "logging.jsonl"
+    return out / resume.LOG
 
 
 def _command(stage: Stage, out: Path, deps: Paths) -> Command:
@@ -123,7 +121,7 @@ def _command(stage: Stage, out: Path, deps: Paths) -> Command:
 
 def _resume(attempts: Sequence[Path]) -> Args:
     """From the newest checkpoint that is whole, over all earlier attempts."""
-    best = newest_checkpoint(attempts)
+    best = resume.newest_checkpoint(attempts)
     return {"resume_from_checkpoint": str(best)} if best else {}
 
 
@@ -135,42 +133,6 @@ def _gather(wanted: Sequence[int], out: Path, _deps: Paths) -> None:
         whole = [path for path in found if path.is_dir() and not adapter.checkpoint_problem(path)]
         if whole and not place.exists():
             whole[0].rename(place)
-
-
-def newest_checkpoint(attempts: Sequence[Path]) -> Path | None:
-    """The newest one to go on from: whole, from before any divergence, and not the last step's.
-
-    The trainer saves nothing when there is no step left to make, so a finished training that was killed before it
-    was published goes back one checkpoint.
-    """
-    found = [
-        path
-        for attempt in attempts
-        for path in attempt.glob("checkpoint-*")
-        if 0 < _step(path) <= _finite_until(attempt)
-    ]
-    found.sort(key=lambda path: (_step(path), str(path)), reverse=True)
-    return next((path for path in found if not adapter.checkpoint_problem(path) and not _complete(path)), None)
-
-
-def _finite_until(attempt: Path) -> float:
-    """Last logged step before the first NaN or infinity; infinite where there is none."""
-    last = 0.0
-    for point in curve.read(log_file(attempt)):
-        if curve.non_finite(point):
-            return last
-        last = point["step"]
-    return math.inf
-
-
-def _complete(path: Path) -> bool:
-    state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-    return bool(state["global_step"] >= state.get("max_steps", math.inf))
-
-
-def _step(path: Path) -> int:
-    match = re.fullmatch(r"checkpoint-(\d+)", path.name)
-    return int(match.group(1)) if match else -1
 
 
 def _number(attempt: Path) -> int:
@@ -189,30 +151,6 @@ def _progress(out: Path) -> str | None:
 
 
 def _collect(out: Path, _stage: Stage, _deps: Paths) -> dict[str, Any]:
-    """Proof that something was learned: finite losses and gradients, a whole adapter, lora_B not all zero."""
-    chosen = checkpoint(out)
-    problem = adapter.checkpoint_problem(chosen) if chosen.exists() else "missing"
-    if problem:
-        raise OutputError(f"{chosen}: swift sft ended well but left no whole checkpoint: {problem}")
+    """See `proof`: a tool that ended well proves nothing."""
     attempts = sorted(out.parent.glob("*"), key=_number)
-    points = curve.stitch(curve.read(log_file(path)) for path in attempts if _number(path) <= _number(out))
-    bad = [f"step {p['step']}: {key} = {p[key]}" for p in points for key in curve.non_finite(p)]
-    if bad:
-        raise OutputError(
-            f"{log_file(out)}: training diverged: {'; '.join(bad[:3])}{' ...' if len(bad) > 3 else ''}\n"
-            "Lower train.learning_rate, or look at the data around that step. Nothing is exported or evaluated."
-        )
-    problem = adapter.untrained(chosen)
-    if problem:
-        raise OutputError(f"{chosen}: {problem}")
-    state = json.loads((chosen / "trainer_state.json").read_text(encoding="utf-8"))
-    losses = [p["loss"] for p in points if "loss" in p]
-    evals = [p["eval_loss"] for p in points if "eval_loss" in p]
-    return {
-        "checkpoint": chosen.resolve().name,
-        "steps": state["global_step"],
-        "epochs": state.get("epoch"),
-        "first_loss": losses[0] if losses else None,
-        "last_loss": losses[-1] if losses else None,
-        "last_eval_loss": evals[-1] if evals else None,
-    }
+    return proof(checkpoint(out), [path for path in attempts if _number(path) <= _number(out)])
