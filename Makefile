@@ -7,7 +7,7 @@ RUNS   ?= $(or $(PIPELINE_RUNS),runs)
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
-STAGES := data train export eval dialogues submission report
+STAGES := data plan train export eval dialogues submission report
 # All stage goals of one call go to one pipeline process: one experiment, one report.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 

@@ -111,6 +111,7 @@ def epoch_of(
         tokens=round(tokens.mean * population),
         tokens_low=round(tokens.low * population),
         tokens_high=round(tokens.high * population),
+        longest=max(trained, default=0),
         packed_rows=packed,
         packed_fill=fill,
         steps=math.ceil(batched / global_batch_size) if global_batch_size else None,
@@ -165,13 +166,14 @@ class Epoch(msgspec.Struct, frozen=True):
     """Estimates for one pass over the training rows, after truncation or deletion of those over the limit.
 
     ``steps`` are optimizer steps: those of packed rows where packing is on. ``packed_fill`` is the mean share of the
-    maximal length that a packed row fills.
+    maximal length that a packed row fills. ``longest`` is of the rows measured.
     """
 
     rows: int
     tokens: int
     tokens_low: int
     tokens_high: int
+    longest: int
     packed_rows: int | None
     packed_fill: float | None
     steps: int | None

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipeline.errors import PreflightError
 from pipeline.plan import Plan
 from pipeline.resolve import Choice
 from pipeline.stage import Source, Stage
+from pipeline.store import Store
 
 MAX_SETTING = 40
 """Columns of a setting and its value; a longer one pushes only its own reason to the right."""
 
 
-def render(plan: Plan, labels: Sequence[str], choices: Sequence[Choice]) -> str:
+def told(plan: Plan, store: Store) -> dict[str, list[str]]:
+    """What stages that are done have to say beforehand, by label: the plan of a training."""
+    found = {}
+    for label, stage in plan.stages.items():
+        if stage.tell is Stage.tell or not any(store.root.glob(f"stages/{stage.name}-*/result.json")):
+            continue  # before anything is digested: that reads the model and the data
+        try:
+            record = store.result(stage)
+        except PreflightError:
+            continue  # an input is missing, which a dry run does not mind
+        if record:
+            found[label] = list(stage.tell(record["result"]))
+    return found
+
+
+def render(
+    plan: Plan, labels: Sequence[str], choices: Sequence[Choice], told: Mapping[str, Sequence[str]] | None = None
+) -> str:
     """A shell script: set RUNS to a folder and run it, and it does by hand what the pipeline would do.
 
     Places are symbolic ($RUNS/<label>), so the text is the same on every machine that resolves to the same settings.
@@ -28,7 +47,7 @@ def render(plan: Plan, labels: Sequence[str], choices: Sequence[Choice]) -> str:
         stage = plan.stages[label]
         out = _out(label)
         places = {role: _place(dep, names) for role, dep in stage.deps.items()}
-        lines += ["", f"# {label}", f'mkdir -p "{out}"']
+        lines += ["", f"# {label}", *(f"#   {line}" for line in (told or {}).get(label, ())), f'mkdir -p "{out}"']
         lines.append(str(stage.command(stage, out, places)))
     return "\n".join(lines).lstrip("\n") + "\n"
 

@@ -19,6 +19,7 @@ from pipeline.command import Command
 from pipeline.console import Console, duration
 from pipeline.errors import CommandFailedError, Interrupted, PreflightError
 from pipeline.files import locked, write_json
+from pipeline.guard import Guard
 from pipeline.settings import child_env, keys, redact, secrets
 from pipeline.signals import Halt
 from pipeline.stage import Args, Stage
@@ -63,11 +64,17 @@ class Executor:
 
     def make(self, work: Work) -> dict[str, Any]:
         """The record of the stage, whose lock is held: attempts until one succeeds or there is no other way to try."""
-        stage, remarks = work.stage, list[str]()
+        stage, remarks, left = work.stage, list[str](), dict(work.stage.retries)
         while True:
             try:
                 return self._attempt(work, stage, remarks)
             except CommandFailedError as error:
+                if left.get(error.kind, 0) and not work.halt.signum:
+                    left[error.kind] -= 1
+                    cause = str(error).partition("\n")[0].removeprefix(f"{work.label}: ")
+                    remarks.append(f"started a second time: {cause}")
+                    self.console.say(f"{work.label}: {cause}; starting it again")
+                    continue
                 plumbing = stage.retry(error.kind, stage.plumbing)
                 if plumbing is None:
                     raise
@@ -80,7 +87,11 @@ class Executor:
         self.sweep(stage, label)
         self.store.discard(stage)
         attempt, earlier = self.store.next_attempt(stage)
-        extra = stage.resume(earlier)
+        going = stage.resume(earlier)
+        extra = going.plumbing
+        for remark in going.remarks:
+            self.console.say(f"{label}: {remark}")
+        remarks += going.remarks
         if extra:
             self.console.say(f"{label}: going on from {next(iter(extra.values()))}")
         deps = {role: self.store.place(dep) for role, dep in stage.deps.items()}
@@ -92,15 +103,14 @@ class Executor:
         for path, text in command.files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        self._run(ready, work, command, attempt, folder)
+        peak_rss = self._run(ready, work, command, attempt, folder, remarks)
         stage.finish(attempt, deps)
         result = stage.collect(attempt, stage, deps)
         if remarks:
-            result = {**result, "remarks": [*result.get("remarks", ()), *remarks]}
+            result = {**result, "remarks": [*result.get("remarks", ()), *dict.fromkeys(remarks)]}
         seconds = round(time.monotonic() - clock, 3)
-        record = self.store.publish(
-            stage, attempt, {"label": label, "started": started, "seconds": seconds, "result": result}
-        )
+        facts = {"label": label, "started": started, "seconds": seconds, "peak_rss_bytes": peak_rss}
+        record = self.store.publish(stage, attempt, {**facts, "result": result})
         # Their logs stay for the stitched curve; checkpoints and half-merged models are of no more use.
         for old in earlier:
             for path in old.iterdir():
@@ -109,8 +119,17 @@ class Executor:
         self.console.say(f"{label}: done in {duration(seconds)}")
         return record
 
-    def _run(self, stage: Stage, work: Work, command: Command, attempt: Path, folder: Path) -> None:
-        """Run to the end; CommandFailedError for a status that `whole` does not have. Nothing outlives this call."""
+    def _run(self, stage: Stage, work: Work, command: Command, attempt: Path, folder: Path, remarks: list[str]) -> int:
+        """Run to the end; the most memory it held, in bytes. Nothing outlives this call.
+
+        CommandFailedError for a status that `whole` does not have, and for a tool that hung; OutputError where the
+        stage's watch had it stopped.
+        """
+
+        def warn(words: str) -> None:
+            remarks.append(words)
+            self.console.say(f"{work.label}: warning: {words}")
+
         gpus = {"CUDA_VISIBLE_DEVICES": ",".join(work.gpus)}
         env = child_env(self.env, stage.secrets) | gpus | dict(command.env)
         env |= keys(self.env, command.keys)
@@ -124,8 +143,10 @@ class Executor:
             assert process.stdout is not None
             show = (lambda line: self.console.say(f"{work.label} | {line}")) if self.show_logs else None
             output = ToolLog(process.stdout, stream, hidden, show)
+            watch = stage.watch(attempt) if stage.watch else None
+            guard = Guard(process, str(folder), watch, output, stream, warn)
             try:
-                while process.poll() is None:
+                while process.poll() is None and not guard.look(work.label):
                     if work.halt.signum:
                         raise Interrupted(work.halt.signum)
                     work.text = stage.progress(attempt) or output.progress or "running"
@@ -135,12 +156,17 @@ class Executor:
                 try:
                     if process.poll() is None:
                         work.text = "stopping"
-                        processes.stop(process, str(folder), hurry=lambda: work.halt.now)
+                        processes.stop(process, str(folder), hurry=lambda: work.halt.now or bool(guard.stopped))
                 finally:
                     processes.sweep(str(folder))  # a launcher may end before its workers do
                     output.join()
+            stopped = guard.look(work.label, ended=True)
+        if stopped:
+            raise stopped
         if process.returncode not in stage.whole:
-            raise failure(work.label, command, process.returncode, list(output.tail), log, hidden)
+            dead = guard.out_of_memory()
+            raise failure(work.label, command, process.returncode, list(output.tail), log, hidden, out_of_memory=dead)
+        return guard.peak_rss
 
 
 def find_program(name: str, env: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -38,7 +39,8 @@ class Machine(BaseModel):
     """Those that CUDA_VISIBLE_DEVICES shows."""
     flash_attention: tuple[str, ...] = ()
     """Implementations whose import was tried and worked: flash_attention_2, _3, _4."""
-    liger: bool = False
+    liger: tuple[str, ...] = ()
+    """Model types (config.json) that the installed liger-kernel has fused kernels for; its import was tried, too."""
 
     @property
     def bf16(self) -> bool:
@@ -66,7 +68,7 @@ def probe(env: Mapping[str, str] = os.environ) -> Machine:  # noqa: TID251 - the
         memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
         gpus=gpus,
         flash_attention=_flash_attention() if gpus else (),
-        liger=bool(gpus) and _version("liger-kernel") is not None,
+        liger=_liger() if gpus else (),
     )
 
 
@@ -127,24 +129,42 @@ _CANDIDATES = {
 
 
 def _flash_attention() -> tuple[str, ...]:
-    """Each installed flash-attention imported for real in a child process; the answer is cached by versions."""
+    """Each installed flash-attention imported for real in a child process."""
     installed = {name: v for name, (dist, _) in _CANDIDATES.items() if (v := _version(dist))}
-    if not installed:
-        return ()
-    key = json.dumps([installed, _version("torch"), sys.version, sys.prefix], sort_keys=True)
-    cache = Path(tempfile.gettempdir()) / f"flash-attn-import-{os.getuid()}.json"
+    works = {name: _tried(f"import torch; {_CANDIDATES[name][1]}", [name, v]) for name, v in installed.items()}
+    return tuple(name for name, said in works.items() if said is not None)
+
+
+_LIGER = """import torch, triton, liger_kernel.transformers.monkey_patch as patch
+print(*sorted(patch.MODEL_TYPE_TO_APPLY_LIGER_FN))"""
+"""transformers applies liger by this table, and passes by a model type that is not in it without a word that shows."""
+
+
+def _liger() -> tuple[str, ...]:
+    installed = _version("liger-kernel")
+    said = _tried(_LIGER, ["liger", installed, _version("transformers"), _version("triton")]) if installed else None
+    return tuple(said.split()) if said else ()
+
+
+def _tried(code: str, versions: list[str | None]) -> str | None:
+    """What this code prints in a child process, None if it fails; the answer is cached by versions."""
+    key = json.dumps([code, versions, _version("torch"), sys.version, sys.prefix])
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    cache = Path(tempfile.gettempdir()) / f"pipeline-import-{os.getuid()}-{name}.json"
     try:
         known = json.loads(cache.read_text(encoding="utf-8"))
         if known["key"] == key and cache.stat().st_uid == os.getuid():
-            return tuple(known["works"])
-    except (OSError, ValueError, KeyError):
-        pass  # no cache yet, or one cut short: try the imports again
-    works = []
-    for name in installed:
-        code = f"import torch; {_CANDIDATES[name][1]}"
-        if subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=180, check=False).returncode == 0:
-            works.append(name)
+            return None if known["said"] is None else str(known["said"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no cache yet, or one cut short: try it again
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    # Libraries print while they are imported; what was asked for comes last.
+    lines = done.stdout.strip().splitlines()
+    said = None if done.returncode else lines[-1] if lines else ""
     scratch = cache.with_suffix(f".{os.getpid()}")
-    scratch.write_text(json.dumps({"key": key, "works": works}), encoding="utf-8")
+    scratch.write_text(json.dumps({"key": key, "said": said}), encoding="utf-8")
     scratch.replace(cache)
-    return tuple(works)
+    return said

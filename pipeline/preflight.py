@@ -21,6 +21,7 @@ from pipeline.stages import evaluate, fetch, train
 from pipeline.store import Store
 from pipeline.suites import LmEvalSpec
 from pipeline.task_index import scan
+from pipeline.training import checks
 
 DEMO_MODEL = "SmolLM2-135M-Instruct"
 SECTIONS = {
@@ -51,6 +52,7 @@ def check(recipe: Recipe, pending: Iterable[Stage], store: Store, env: Mapping[s
         *_tools(stages, env),
         *_models(recipe, stages, store),
         *_checkpoints(stages, store),
+        *train.stop_file(stages),
         *_offline(recipe, stages, store),
         *_nodes(recipe, stages),
         *_suites(recipe, stages, env),
@@ -86,10 +88,8 @@ def _tools(stages: Iterable[Stage], env: Mapping[str, str]) -> Iterator[str]:
             if found and wanted and found != wanted:
                 yield f"{program}: version {found} is installed, {wanted} is needed; run `make setup`"
     for stage in stages:
-        if str(stage.args.get("deepspeed", "none")) != "none" and version("deepspeed") is None:
-            yield f"train.deepspeed: {stage.args['deepspeed']} needs deepspeed; run `make setup`, or set it to none"
-        if stage.args.get("use_liger_kernel") and version("liger-kernel") is None:
-            yield "train.extra_args.use_liger_kernel: liger-kernel is not installed; pip install '.[gpu]'"
+        if stage.name == "train":
+            yield from checks.libraries(stage)
 
 
 def _pinned(distribution: str) -> str | None:

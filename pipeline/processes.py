@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -23,6 +25,19 @@ GRACE_S = 35.0
 LAST_WORDS_S = 5.0
 """For workers whose launcher died without ending them."""
 _HURRY_POLL_S = 0.2
+_VMSTAT = Path("/proc/vmstat")
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the processes that train together."""
+
+    number: int
+    pid: int
+    status: str
+    """As psutil names it: running, sleeping, stopped, zombie, disk-sleep, ..."""
+    node: range
+    """Numbers of all that should be on this machine."""
 
 
 def start(argv: Sequence[str], env: Mapping[str, str], cwd: Path, tag: str) -> subprocess.Popen[bytes]:
@@ -89,6 +104,45 @@ def tagged(tag: str) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue  # gone, or another user's
     return found
+
+
+def ranks(tag: str) -> list[Rank]:
+    """The tagged processes that torchrun has numbered, in that order; of a worker and its own children the oldest."""
+    found: dict[int, Rank] = {}
+    for process in sorted(tagged(tag), key=_born):
+        with contextlib.suppress(psutil.Error, OSError, ValueError):
+            env = process.environ()
+            number = int(env.get("RANK", "-1"))
+            if number >= 0 and number not in found:
+                first = number - int(env.get("LOCAL_RANK", number))
+                node = range(first, first + int(env.get("LOCAL_WORLD_SIZE", "1")))
+                found[number] = Rank(number, process.pid, process.status(), node)
+    return [found[number] for number in sorted(found)]
+
+
+def tree_rss(pid: int) -> int:
+    """Resident bytes of a process and all below it, shared pages counted for each that maps them."""
+    total = 0
+    for process in _tree(pid):
+        with contextlib.suppress(psutil.Error, OSError):
+            total += process.memory_info().rss
+    return total
+
+
+def oom_kills() -> int | None:
+    """How many processes the kernel has killed for want of memory since it started; None where it does not count."""
+    try:
+        found = re.search(r"^oom_kill (\d+)$", _VMSTAT.read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+def _born(process: psutil.Process) -> float:
+    try:
+        return float(process.create_time())
+    except psutil.Error:
+        return 0.0
 
 
 def _tree(pid: int) -> list[psutil.Process]:

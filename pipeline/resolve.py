@@ -5,25 +5,21 @@ Pure, but for the task YAML files of an `include_path`, which alone say what dat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline import bank_resolve, checkpoints
 from pipeline.dataset import DataSpec
 from pipeline.errors import PreflightError
 from pipeline.evaluation_sets import local_sets
-from pipeline.fields import Precision
 from pipeline.machine import Machine
 from pipeline.recipe import DialogueSpec, ExportSpec, ModelSpec, Recipe
 from pipeline.suite_names import settle
 from pipeline.suites import EvalSpec
+from pipeline.training.abilities import precision
+from pipeline.training.placement import ShapeSource
+from pipeline.training.settings import resolve_train
+from pipeline.training.shape import ModelShape
 from pipeline.training.spec import TrainSpec
-
-FLASH = {"flash_attention_2": (8, 0), "flash_attention_3": (9, 0), "flash_attention_4": (9, 0)}
-"""Implementations, the proven first, with the least compute capability each runs on."""
-
-AUTO_MICRO_BATCH = 8
-"""Most that `auto` takes; memory is not looked at, so large models want a number of their own."""
 
 CORES_PER_STAGE = 8
 """With fewer for each, two stages on the CPU take longer side by side than one after the other."""
@@ -38,8 +34,13 @@ class Choice:
     reason: str
 
 
-def resolve(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[Choice]]:
-    """Decide every `auto` from the machine's facts; PreflightError lists settings this machine cannot run."""
+def resolve(
+    recipe: Recipe, machine: Machine, shape: ModelShape | None = None, source: ShapeSource = "files"
+) -> tuple[Recipe, list[Choice]]:
+    """Decide every `auto` from the machine's facts and the shape of the model to be trained (training/locate.py).
+
+    PreflightError lists settings this machine cannot run.
+    """
     choices: list[Choice] = []
     problems: list[str] = []
     update: dict[str, object] = {}
@@ -53,8 +54,8 @@ def resolve(recipe: Recipe, machine: Machine) -> tuple[Recipe, list[Choice]]:
     if recipe.data:
         update["data"] = _data(recipe.data, recipe, choices)
     if recipe.train:
-        update["train"] = _train(recipe.train, machine, choices, problems)
-        update["export"] = _export(recipe.export, recipe.train, choices, problems)
+        update["train"] = _train(recipe.train, machine, shape, source, choices, problems)
+        update["export"] = _export(recipe, recipe.train, choices, problems)
     served = all(model.url for model in recipe.models)  # the server chose where and in which data type it runs
     suites = []
     for index, suite in enumerate(recipe.eval):
@@ -87,9 +88,9 @@ def _placed(
         problems.append(f"{where}.device: cuda asked for, but no GPU is visible on this machine")
     if spec.precision == "auto":
         on_cpu = new.get("device", spec.device) == "cpu"
-        precision, why = _precision(machine.model_copy(update={"gpus": ()}) if on_cpu else machine)
-        new["precision"] = precision
-        choices.append(Choice(f"{where}.precision", precision, why))
+        value, why = precision(machine.model_copy(update={"gpus": ()}) if on_cpu else machine)
+        new["precision"] = value
+        choices.append(Choice(f"{where}.precision", value, why))
     return new
 
 
@@ -120,20 +121,15 @@ def _in_folders(recipe: Recipe, choices: list[Choice], problems: list[str]) -> t
     return tuple(models)
 
 
-def _export(export: ExportSpec, train: TrainSpec, choices: list[Choice], problems: list[str]) -> ExportSpec:
-    steps, wrong = checkpoints.exported_steps(export, train)
+def _export(recipe: Recipe, train: TrainSpec, choices: list[Choice], problems: list[str]) -> ExportSpec:
+    export = recipe.export
+    validates = bool(recipe.data and recipe.data.val_fraction)
+    steps, wrong = checkpoints.exported_steps(export, train, validates=validates)
     problems.extend(wrong)
     if export.checkpoints == "all" and not wrong:
         why = f"every {train.save_steps} steps before {train.max_steps}"
         choices.append(Choice("export.checkpoints", ", ".join(map(str, steps)) or "none", why))
     return export.model_copy(update={"checkpoints": steps})
-
-
-def accumulation(train: TrainSpec) -> int:
-    """Forward passes per optimizer step and GPU: global_batch_size / (micro_batch_size x GPUs x nodes)."""
-    assert isinstance(train.gpus, int)
-    assert isinstance(train.micro_batch_size, int)
-    return train.global_batch_size // (train.micro_batch_size * max(train.gpus, 1) * train.nodes)
 
 
 def _data(data: DataSpec, recipe: Recipe, choices: list[Choice]) -> DataSpec:
@@ -150,90 +146,15 @@ def _visible(machine: Machine) -> str:
     return "1 GPU visible" if count == 1 else f"{count} GPUs visible"
 
 
-def _weakest(machine: Machine) -> str:
-    return min(machine.gpus, key=lambda gpu: gpu.compute_capability).name
-
-
-def _precision(machine: Machine) -> tuple[Precision, str]:
-    if not machine.gpus:
-        if machine.system == "Darwin":
-            return "float32", "macOS: runs on the CPU; the tools' MPS path is not tested here and not used"
-        return "float32", "no GPU: bf16 is no faster on CPUs, and fp16 gives infinities"
-    if machine.bf16:
-        return "bfloat16", f"{machine.gpus[0].name} has bf16"
-    return "float16", f"{_weakest(machine)} has no bf16 (compute capability below 8.0)"
-
-
-def _train(train: TrainSpec, machine: Machine, choices: list[Choice], problems: list[str]) -> TrainSpec:
-    new: dict[str, object] = {}
-
+def _train(
+    train: TrainSpec,
+    machine: Machine,
+    shape: ModelShape | None,
+    source: ShapeSource,
+    choices: list[Choice],
+    problems: list[str],
+) -> TrainSpec:
     def choose(field: str, value: object, reason: str) -> None:
-        new[field] = value
         choices.append(Choice(f"train.{field}", str(value).lower(), reason))
 
-    gpus = train.gpus
-    if gpus == "auto":
-        gpus = len(machine.gpus)
-        choose("gpus", gpus, f"{gpus} visible" if gpus else "none visible: CPU")
-    if gpus > len(machine.gpus):
-        problems.append(f"train.gpus: {gpus} asked for, {len(machine.gpus)} visible on this machine")
-    world = max(gpus, 1) * train.nodes
-    micro = train.micro_batch_size
-    if micro == "auto":
-        share = max(train.global_batch_size // world, 1)
-        micro = max(size for size in range(1, min(share, AUTO_MICRO_BATCH) + 1) if share % size == 0)
-        choose("micro_batch_size", micro, f"global batch of {train.global_batch_size} over {world} processes")
-    assert isinstance(micro, int)
-    if train.global_batch_size % (micro * world):
-        problems.append(
-            f"train.global_batch_size: {train.global_batch_size} is not a multiple of micro_batch_size x GPUs x nodes"
-            f" = {micro} x {max(gpus, 1)} x {train.nodes} = {micro * world}"
-        )
-    cpu_or_machine = machine if gpus else machine.model_copy(update={"gpus": ()})
-    precision, why = _precision(cpu_or_machine)
-    if train.precision == "auto":
-        choose("precision", precision, why)
-    problems.extend(_impossible(train, gpus, machine))
-    flash = next((f for f in FLASH if _runs(f, machine)), None) if gpus else None
-    attention: str = train.attention
-    if attention == "auto":
-        attention = flash or "sdpa"
-        if flash:
-            why = f"{flash} imports"
-        elif gpus and machine.flash_attention:
-            why = f"{machine.flash_attention[0]} does not run on {_weakest(machine)}"
-        else:
-            why = "flash-attention does not import here" if gpus else "flash-attention needs a GPU"
-        choose("attention", attention, why)
-    if train.packing == "auto":
-        packs = attention in FLASH
-        why = "fewer padded tokens" if packs else "packing needs flash-attention (rows would see each other)"
-        choose("packing", packs, f"{attention}: {why}")
-    if train.deepspeed == "auto":
-        sharded = gpus * train.nodes > 1
-        why = f"{gpus * train.nodes} GPUs: optimizer state and gradients are sharded" if sharded else "one process"
-        choose("deepspeed", "zero2" if sharded else "none", why)
-    if train.gradient_checkpointing == "auto":
-        choose("gradient_checkpointing", bool(gpus), "GPU memory" if gpus else "CPU: compute is dearer than memory")
-    return train.model_copy(update=new)
-
-
-def _runs(flash: str, machine: Machine) -> bool:
-    return flash in machine.flash_attention and all(gpu.compute_capability >= FLASH[flash] for gpu in machine.gpus)
-
-
-def _impossible(train: TrainSpec, gpus: int, machine: Machine) -> Iterator[str]:
-    """Settings that the tools would accept and then fail on, or silently ignore."""
-    attention = train.attention
-    if train.packing is True and attention not in (*FLASH, "auto"):
-        yield f"train.packing: needs flash-attention, but train.attention is {attention}"
-    if train.packing is True and attention == "auto" and not (gpus and any(_runs(f, machine) for f in FLASH)):
-        yield "train.packing: needs flash-attention, which does not import here (see scripts/flash_attn_wheel.py)"
-    if attention in FLASH and not (gpus and _runs(attention, machine)):
-        yield f"train.attention: {attention} does not import or run on this machine (see scripts/flash_attn_wheel.py)"
-    if train.precision == "float16" and not gpus:
-        yield "train.precision: float16 on a CPU makes every gradient infinite; use float32 or auto"
-    if train.precision == "bfloat16" and gpus and not machine.bf16:
-        yield f"train.precision: {_weakest(machine)} has no bf16; use float16 or auto"
-    if train.deepspeed not in ("auto", "none") and machine.system != "Linux":
-        yield f"train.deepspeed: {train.deepspeed} needs Linux, this is {machine.system}"
+    return resolve_train(train, machine, shape, choose, problems, source)

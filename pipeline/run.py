@@ -9,20 +9,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import dryrun, fetching, housekeeping, preflight, provenance, settings
+from pipeline import dryrun, fetching, housekeeping, preflight, provenance, run_folder, settings
 from pipeline.console import Console
 from pipeline.errors import PipelineError, PreflightError, RecipeError
+from pipeline.execute import Executor
 from pipeline.files import held_by, locked
-from pipeline.machine import probe, read_machine
+from pipeline.machine import Machine, probe, read_machine
 from pipeline.plan import TARGETS, Plan, plan
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import load_recipe
 from pipeline.resolve import Choice, resolve
+from pipeline.schedule import Schedule
 from pipeline.session import Session
 from pipeline.signals import signals_stop
 from pipeline.slots import visible
 from pipeline.sources import digest
+from pipeline.stage import Stage
 from pipeline.store import Store
+from pipeline.training import checks
+from pipeline.training.locate import Located, locate
 
 COMMANDS = ("status", "gc", "fetch")
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EIO)
@@ -72,10 +77,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         housekeeping.gc(root, print, lambda question: arguments.yes or _ask(question))
         return 0
     machine = read_machine(arguments.machine) if arguments.machine else probe(env)
-    recipe, choices = resolve(recipe, machine)
+    store = Store(root, _cached_digest())
+    written, found = recipe, locate(recipe, machine, store)
+    recipe, choices = resolve(written, machine, found.shape, found.source)
     if "fetch" in arguments.targets:
         return _fetch(arguments, recipe, choices, root, env, console)
-    planned = plan(recipe)
+    planned = plan(recipe, machine)
     targets = tuple(arguments.targets)
     sections = {label.split(".")[0] for label in planned.stages} | {"report"}
     unknown = [t for t in targets if t in TARGETS and {"submission": "eval"}.get(t, t) not in sections]
@@ -83,10 +90,10 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         raise RecipeError(f"{arguments.recipe}: the recipe has no such section, so there is nothing to {unknown[0]}")
     labels = planned.select(tuple(t for t in targets if t not in COMMANDS))
     if arguments.dry_run:
-        print(dryrun.render(planned, labels, choices), end="")
+        told = dryrun.told(planned, store)
+        print(dryrun.render(planned, labels, choices, told), end="")
         return 0
     preflight.check_sources(recipe, planned.stages.values(), root, env)
-    store = Store(root, _cached_digest())
     if "status" in targets:
         print(housekeeping.status(planned, store))
         return 0
@@ -95,9 +102,35 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         if free is None:
             other = held_by(run_dir / ".lock")
             raise PreflightError(f"{recipe.name}: {other} is running this recipe in {root}; wait for it, or stop it")
+        pending = run_folder.pending(planned, store, labels)
+        trains = any(stage.name == "train" for stage in pending)
+        if trains:
+            _fits(recipe, machine, found, console)
+        if found.missing and trains:
+            _fetch_model(found.missing, recipe, pending, store, env, console)
+            found = locate(written, machine, store)
+            recipe, choices = resolve(written, machine, found.shape, found.source)
+            planned = plan(recipe, machine)
+            _fits(recipe, machine, found, console)
         gpus = visible(env, len(machine.gpus))
         session = Session(recipe, choices, planned, store, run_dir, env, console, gpus)
         return session.execute(labels, submit="submission" in targets)
+
+
+def _fits(recipe: Recipe, machine: Machine, found: Located, console: Console) -> None:
+    if recipe.train:
+        for problem in checks.check_fit(recipe.train, machine, found):
+            console.say(f"note: {problem}")
+
+
+def _fetch_model(
+    missing: Stage, recipe: Recipe, pending: Sequence[Stage], store: Store, env: Mapping[str, str], console: Console
+) -> None:
+    """The model alone, ahead of the run, since settings of the training depend on its files (training/locate.py)."""
+    preflight.check(recipe, pending, store, env)  # nothing is downloaded for a run that could not start
+    folder = store.folder(missing)
+    console.say(f"model: fetched first, as settings of the training depend on it  ({folder / 'log.txt'})")
+    Schedule(Executor(store, env, console), gpus=(), workers=1).run([missing], {folder.name: "model"})
 
 
 def _fetch(

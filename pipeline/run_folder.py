@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipeline.results import Sample
 from pipeline.stage import Stage
 from pipeline.stages import train
 from pipeline.store import Store
-from pipeline.training import curve
+from pipeline.training import curve, shape, throughput
 
 FILES = (
     *("report.json", "report.md", "report.html", "scores.csv", "errors.csv", "recipe.yaml", "stages.json"),
@@ -84,7 +84,8 @@ def gather(
             records[label] = record
         if record and label.startswith("eval."):
             items[label] = samples.read(folder / "output" / samples.FILE, record["result"]["samples"])
-    report = compile_report(recipe, choices, lines, records, items, _curve(plan, store), provenance.collect())
+    found = _curve(plan, store), provenance.collect(), _throughput(recipe, plan, store, records)
+    report = compile_report(recipe, choices, lines, records, items, *found)
     return report.model_copy(update={"remarks": [*damaged, *report.remarks]}), items
 
 
@@ -101,8 +102,33 @@ def write(run_dir: Path, report: Report, items: dict[str, list[Sample]]) -> str:
 
 
 def _curve(plan: Plan, store: Store) -> list[curve.Point]:
+    return curve.stitch(curve.read(path) for path in _logs(plan, store))
+
+
+def _throughput(
+    recipe: Recipe, plan: Plan, store: Store, records: Mapping[str, Mapping[str, Any]]
+) -> throughput.Throughput | None:
+    """None unless something was trained."""
+    logs = [list(curve.records(path)) for path in _logs(plan, store)]
+    if recipe.train is None or not any(logs):
+        return None
+    planned, data = (records.get(label, {}).get("result") for label in ("plan", "data"))
+    return throughput.measure(
+        logs,
+        recipe.train,
+        record=records.get("train"),
+        plan=planned,
+        shape=shape.of(recipe.models[0], store.place(plan.stages["train"].deps["model"])),
+        conversations=(data or {}).get("rows_train"),
+        price=recipe.runtime.gpu_hour_price,
+        currency=recipe.runtime.currency,
+    )
+
+
+def _logs(plan: Plan, store: Store) -> list[Path]:
+    """Of every attempt of the training, oldest first."""
     if "train" not in plan.stages:
         return []
     folder = store.folder(plan.stages["train"])
     attempts = store.attempts(plan.stages["train"])
-    return curve.stitch(curve.read(train.log_file(out)) for out in [*attempts, folder / "output"])
+    return [train.log_file(out) for out in [*attempts, folder / "output"]]

@@ -119,6 +119,8 @@ class Session:
             self._write_states()
             self.follower.start()
             self.console.say(f"{label}: started  ({self.store.folder(stage) / 'log.txt'})")
+        elif state == "done" and stage.tell is not Stage.tell:
+            self._tell(stage, label)
         elif state == "cached":
             if known == "done":
                 self.states[folder] = known  # made by this very call
@@ -126,6 +128,11 @@ class Session:
                 self.told.add(label)
                 self.console.say(f"{label}: already done")
         self._write_states()
+
+    def _tell(self, stage: Stage, label: str) -> None:
+        record = self.store.result(stage)
+        for line in stage.tell(record["result"]) if record else ():
+            self.console.say(f"{label}: {line}")
 
     def _write_states(self) -> None:
         stages = [

@@ -10,6 +10,8 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LAUNCH = {"NPROC_PER_NODE", "NNODES", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"}
+"""What makes `swift` start several processes, or believe that it is one of several: a stage says so, or nobody."""
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _PATTERN = re.compile(
     r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|ms-[0-9a-f]{8}-[0-9a-f-]{20,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
@@ -44,8 +46,11 @@ def keys(env: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
 
 
 def child_env(env: Mapping[str, str], allowed: Iterable[str] = ()) -> dict[str, str]:
-    """What a tool is started with: no secrets but the allowed ones, UTF-8, loopback past any proxy, no buffering."""
-    hidden = set(secrets(env)) - set(allowed)
+    """What a tool is started with: no secrets but the allowed ones, UTF-8, loopback past any proxy, no buffering.
+
+    Nor what a shell in which others were trained, or a cluster's launcher, says of the number of processes.
+    """
+    hidden = set(secrets(env)) - set(allowed) | _LAUNCH
     result = {name: value for name, value in env.items() if name not in hidden}
     # An empty lower-case no_proxy overrides NO_PROXY in httpx and aiohttp, so both are set, with the user's hosts.
     hosts = [h for name in ("NO_PROXY", "no_proxy") for h in env.get(name, "").split(",") if h]

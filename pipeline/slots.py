@@ -13,13 +13,16 @@ from pipeline.stage import Stage
 
 Kind = Literal["gpu", "cpu", "net"]
 
-CHECKS = ("bank", "asked", "data", "contamination", "tokens", "smoke")
+CHECKS = ("bank", "asked", "data", "contamination", "tokens", "plan", "smoke")
 """Stages that read and check what the user gave. They come first: a mistake shows before an hour of evaluations."""
 
 DOWNLOADS = 1
 """At a time; several would share the same line."""
 
-SECONDS = {"model": 300.0, "data": 60.0, "contamination": 30.0, "train": 3600.0, "export": 120.0}
+SECONDS = {
+    "model": 300.0, "data": 60.0, "contamination": 30.0, "plan": 2.0, "train": 3600.0, "export": 120.0,
+    "merge-check": 30.0,
+}  # fmt: skip
 """What a kind of stage takes, roughly; 30 where it is not here. It only puts them in order."""
 
 ITEM_SECONDS = {"lm_eval": 0.05, "evalscope": 0.5}

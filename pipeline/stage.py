@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from pipeline.command import Command
 
@@ -29,6 +29,48 @@ class Source:
     """Something the pipeline did not make: a local file or folder. Its content is its identity, its place is not."""
 
     path: Path
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that a `Watch` saw go wrong in a running tool."""
+
+    words: str
+    """What, where, and the remedy; the first line is the cause."""
+    stop: bool = True
+    """Whether to end the tool; else it becomes a remark of the result, and a line on the console."""
+    hang: bool = False
+    """The tool does not get on (its processes are looked at, status 4), instead of computing nonsense (status 5)."""
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Signs of life of a running tool."""
+
+    seconds: float
+    """Since it was started, as far as somebody watched: the time in which this process was stopped is left out."""
+    heard: float
+    """`seconds` when it last printed anything."""
+    bar: str = ""
+    """How far its newest progress bar is: `14/140`."""
+    ended: bool = False
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """How an attempt goes on from earlier ones."""
+
+    plumbing: Args = field(default_factory=dict)
+    """Beside the stage's own; empty: from the beginning."""
+    remarks: tuple[str, ...] = ()
+    """What the user should know of it: which checkpoints were passed over, and why."""
+
+
+class Watch(Protocol):
+    """Looks at the files that a tool is writing, and remembers what it has read of them."""
+
+    def look(self, signs: Signs) -> Iterable[Trouble]:
+        """What is wrong now; the same thing is told once. Asked several times a second, and when the tool has ended."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +107,17 @@ class Stage:
     """GPUs it takes, which nobody else has meanwhile and which are all it sees; 0 = none: it takes a CPU worker."""
     progress: Callable[[Path], str | None] = lambda _: None
     """(folder being written) -> one line such as 'step 40/200  loss 1.21  ETA 3m'."""
-    resume: Callable[[Sequence[Path]], Args] = lambda _: {}
-    """(folders of earlier, unfinished attempts, oldest first) -> extra plumbing that goes on from the best of them."""
+    resume: Callable[[Sequence[Path]], Resumption] = lambda _: Resumption()
+    """(folders of earlier, unfinished attempts, oldest first) -> how to go on from the best of them."""
     retry: Callable[[str, Args], Args | None] = lambda _kind, _plumbing: None
     """(kind of failure as in `causes.CAUSES`, plumbing it failed with) -> plumbing for another attempt, or None.
 
     Evaluations halve `batch_size` here when memory ran out.
     """
+    retries: Mapping[str, int] = field(default_factory=dict)
+    """Kind of failure (`causes.CAUSES`) -> how often it is worth the same again, from where `resume` finds a way on."""
+    watch: Callable[[Path], Watch] | None = None
+    """(folder being written) -> what looks after the running tool."""
     whole: tuple[int, ...] = (0,)
     """Exit statuses with which the tool leaves a whole output; any other is a failure."""
     verdict: Callable[[Mapping[str, Any]], str | None] = lambda _: None
@@ -79,6 +125,8 @@ class Stage:
 
     It is asked of a result that was found done, too, so what only decides about a result is not part of the identity.
     """
+    tell: Callable[[Mapping[str, Any]], Sequence[str]] = lambda _: ()
+    """result -> lines shown in the terminal once it is made: the plan of a training."""
     after: tuple[Stage, ...] = ()
     """Checks that must have passed before this starts, though it reads nothing of them. Not part of the identity."""
     finish: Callable[[Path, Paths], None] = lambda _out, _deps: None

@@ -41,6 +41,17 @@ def numbers(kind: str, result: Mapping[str, Any]) -> Iterator[tuple[str, int, An
             )
 
 
+def took(report: Mapping[str, Any]) -> Iterator[tuple[str, int, Any]]:
+    """(key, step, value) of what the training took, out of report.json; memory in GiB."""
+    found = _mapping(report.get("throughput"))
+    yield "throughput/mean_tokens_per_second", 0, found.get("tokens_per_second")
+    for key in ("samples_per_second", "mfu", "gpu_hours", "cost"):
+        yield f"throughput/{key}", 0, found.get(key)
+    for key, name in (("peak_memory", "peak_memory_gib"), ("peak_rss", "peak_main_memory_gib")):
+        if found.get(key):
+            yield f"throughput/{name}", 0, found[key] / 2**30
+
+
 def texts(kind: str, result: Mapping[str, Any]) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
     """(key, rows of caption and text) of those stages."""
     if kind == "data":

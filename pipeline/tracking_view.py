@@ -3,10 +3,11 @@
 Everything here is a function of the files alone, so an experiment can be rebuilt at any time.
 
 Keys put what differs first, because the dashboard's columns show about 15 characters of a name:
-`data/rows_in`, `contaminated/<benchmark>`, `tokens/mean`, `tokens/rows_by_length` by tokens, `train/loss` and
-`val/loss` by optimizer step, `seconds/<label>`, and for each score `<model>/<task>/<metric>/<harness>`; of the
-report `delta/...`, `ci_low/...`, `ci_high/...`, `p_value/...`, `p_adjusted/...` with the same ending, and of
-checkpoints `by_step/...`. An entry with a name of its own appears as `<harness>.<entry>`. What has no step is at 0.
+`data/rows_in`, `contaminated/<benchmark>`, `tokens/mean`, `tokens/rows_by_length` by tokens, `train/loss`,
+`val/loss` and `throughput/tokens_per_second` (of one GPU) by optimizer step, `throughput/mfu`, `seconds/<label>`, and
+for each score `<model>/<task>/<metric>/<harness>`; of the report `delta/...`, `ci_low/...`, `ci_high/...`,
+`p_value/...`, `p_adjusted/...` with the same ending, and of checkpoints `by_step/...`. An entry with a name of its own
+appears as `<harness>.<entry>`. What has no step is at 0.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from typing import Any
 
 from pipeline import tracking_data, tracking_report
 from pipeline.tracking_data import Lengths, part
-from pipeline.training import curve
+from pipeline.training import curve, pace
 
 # Speeds of the evaluation pass: about the machine, not about the model, and a column each.
 _EVAL_SPEEDS = frozenset({"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"})
+_OWN = {"memory(GiB)": "throughput/memory_gib", "train_speed(s/it)": ""}
+"""Keys that go by another name. The trainer's speed, a mean since its start, evaluations included, is left out."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def points(run_dir: Path, *, with_report: bool) -> Iterator[Point]:
     for stage in stages(run_dir):
         if stage.name == "train":
             yield from _train_points(stage)
+            yield from _speed_points(stage, _plan(run_dir))
         done = read_json(stage.directory / "result.json")
         result = done.get("result")
         if isinstance(result, dict):
@@ -94,7 +98,8 @@ def points(run_dir: Path, *, with_report: bool) -> Iterator[Point]:
                 yield from _score_points(stage.label, _dicts(result.get("scores")))
         yield from _point(f"seconds/{part(stage.label)}", 0, done.get("seconds"))
     if with_report:
-        for key, step, value in tracking_report.numbers(read_json(run_dir / "report.json")):
+        report = read_json(run_dir / "report.json")
+        for key, step, value in (*tracking_report.numbers(report), *tracking_data.took(report)):
             yield from _point(key, step, value)
 
 
@@ -128,16 +133,17 @@ def lengths(run_dir: Path) -> Lengths | None:
 
 def _train_points(stage: StageRef) -> Iterator[Point]:
     prefix = "" if stage.label == "train" else f"{part(stage.label)}."
-    attempts = sorted(stage.directory.glob("attempts/*"), key=_attempt_number)
-    attempts.append(stage.directory / "output")
-    files = [path for folder in attempts for path in sorted(folder.rglob("logging.jsonl"))]
-    for record in curve.stitch(list(_read_curve(path)) for path in files):
+    read = ([point for record in _records(path) if (point := curve.point(record))] for path in _logs(stage))
+    for record in curve.stitch(read):
         if "train_runtime" in record:
             continue  # the trainer's totals, not a step
         step, bad = record["step"], 0
         evaluated = any(key.startswith("eval_") for key in record)
         for key, value in record.items():
             if key == "step" or key in _EVAL_SPEEDS or (evaluated and not key.startswith("eval_")):
+                continue
+            if key in _OWN:
+                yield from _point(_OWN[key], step, value) if _OWN[key] else ()
                 continue
             section, name = ("val", key.removeprefix("eval_")) if evaluated else ("train", key)
             bad += not math.isfinite(value)
@@ -146,18 +152,47 @@ def _train_points(stage: StageRef) -> Iterator[Point]:
             yield Point(f"{prefix}train/non_finite", step, float(bad))
 
 
-def _read_curve(path: Path) -> tuple[curve.Point, ...]:
+def _speed_points(stage: StageRef, plan: dict[str, Any]) -> Iterator[Point]:
+    """Of the steps up to each record, without evaluations; tokens, as many as the plan says that a step has."""
+    tokens, processes = _finite(plan.get("tokens_per_step")), _finite(plan.get("processes"))
+    for interval in curve.stitch([_interval(one) for one in pace.intervals(_records(path))] for path in _logs(stage)):
+        step, seconds = interval["step"], interval["seconds"]
+        yield from _point("throughput/seconds_per_step", step, seconds)
+        if tokens and processes:
+            yield from _point("throughput/tokens_per_second", step, tokens / seconds / processes)
+
+
+def _interval(interval: pace.Interval) -> curve.Point:
+    return {"step": interval.step, "seconds": interval.per_step}
+
+
+def _plan(run_dir: Path) -> dict[str, Any]:
+    for stage in stages(run_dir):
+        if stage.name == "plan":
+            result = read_json(stage.directory / "result.json").get("result")
+            return result if isinstance(result, dict) else {}
+    return {}
+
+
+def _logs(stage: StageRef) -> list[Path]:
+    """logging.jsonl of every attempt, oldest first."""
+    attempts = sorted(stage.directory.glob("attempts/*"), key=_attempt_number)
+    attempts.append(stage.directory / "output")
+    return [path for folder in attempts for path in sorted(folder.rglob("logging.jsonl"))]
+
+
+def _records(path: Path) -> tuple[dict[str, Any], ...]:
     try:
         stat = path.stat()
     except OSError:
         return ()
-    return _read_curve_once(path, stat.st_size, stat.st_mtime_ns)
+    return _read_once(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=32)
-def _read_curve_once(path: Path, _size: int, _mtime_ns: int) -> tuple[curve.Point, ...]:
+def _read_once(path: Path, _size: int, _mtime_ns: int) -> tuple[dict[str, Any], ...]:
     """A poll costs no reading where the file has not changed."""
-    return tuple(curve.read(path))
+    return tuple(curve.records(path))
 
 
 def _score_points(label: str, scores: Iterable[dict[str, Any]]) -> Iterator[Point]:

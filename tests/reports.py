@@ -17,6 +17,7 @@ from pipeline.report.compile import Report, StageLine
 from pipeline.report.model_score import ModelScore
 from pipeline.report.ways import ways
 from pipeline.results import Implementation, Sample, Score
+from pipeline.training.throughput import Planned, Throughput
 
 FIXTURES = Path(__file__).parent / "fixtures" / "data_prep"
 EVIL = '<img src=x onerror=alert(1)>|"&`_a_` [x](javascript:1)'
@@ -87,6 +88,41 @@ def asked() -> dict[str, list[Sample]]:
     return {f"eval.{s}.{m}": answers(s, n) for s in SUITES for m, n in (("base", 2), ("tuned", 8))}
 
 
+PLAN: dict[str, Any] = {
+    "device": "NVIDIA H200", "gpus": 2, "processes": 2, "precision": "bfloat16", "steps": 120, "steps_per_epoch": 60,
+    "tokens_per_epoch": 402_120, "tokens_per_step": 6702, "trainable": 8_798_208, "parameters": 494_032_768,
+    "memory": {"weights": 988_065_536, "adapter": 35_192_832, "gradients": 35_192_832, "optimizer": 70_385_664,
+               "activations": 9_663_676_416, "logits": 5_368_709_120, "workspace": 1_241_513_984},
+    "gpu_memory": 151_397_597_184, "seconds_expected": {"low": 900.0, "high": 1250.0, "source": "2 earlier trainings"},
+    "flops": {"per_token": 2.1e9}, "problems": [], "remarks": ["about 12 of 456 rows (3%) will be cut at 1024 tokens"],
+}  # fmt: skip
+
+
+def throughput() -> Throughput:
+    planned = [("steps", 120, 120, 120), ("tokens_per_epoch", 402_120, 402_120, 402_120), ("trainable", 8_798_200, 8_798_200, 8_798_200),
+               ("memory", 16.2e9 - 6.3e8, 16.2e9 - 6.3e8, 16.9e9), ("seconds", 900.0, 1250.0, 1312.0)]  # fmt: skip
+    return Throughput(
+        gpus=2, processes=2, device="NVIDIA H200", attempts=2, steps=120, measured_steps=104, basis="steady",
+        seconds_per_step=0.0832, seconds_per_step_median=0.0815, seconds_per_step_p95=0.1201, tokens=804_240,
+        padded_tokens=871_104, tokens_per_step=6702.0, tokens_per_second=40_276.4, padded_tokens_per_second=43_625.0,
+        samples_per_second=91.35, flops_per_token=2.1e9, peak_flops=989.4e12, mfu=0.0855, peak_memory=16_900_000_000,
+        peak_rss=9_300_000_000, seconds=1711.0, gpu_hours=0.951, cost=3.23, currency="EUR",
+        planned=[Planned.model_validate(dict(zip(("what", "low", "high", "actual"), one, strict=True))) for one in planned],
+    )  # fmt: skip
+
+
+def merge() -> dict[str, Any]:
+    """What the check of the export found: a good merge, and one prompt of six that differs."""
+    cases = [{"case": f"case {i}", "reader": "lm_eval", "equal": True, "diff": "", "advice": ""} for i in range(5)]
+    other = {"case": "a system prompt", "reader": "evalscope", "equal": False, "diff": f"'{EVIL}' is added at the start",
+             "advice": "The model's own chat template puts a system prompt in: train with it"}  # fmt: skip
+    return {
+        "verdict": "agree", "quantization": "none", "export_changed": [], "templates": [*cases, other], "remarks": [],
+        "logits": {"mean_abs": 0.00412, "max_abs": 0.0831, "top1_agreement": 0.9961, "tolerance": 0.00822,
+                   "rounding": 0.00411, "base_distance": 0.812, "merged_to_base": 0.811, "prompts": 4, "tokens": 256},
+    }  # fmt: skip
+
+
 def demo() -> Report:
     scope: dict[str, Any] = {"harness": "evalscope", "suite": "evalscope"}
     rows = [
@@ -153,6 +189,9 @@ def demo() -> Report:
         "tokens": captured("tokens.json"),
         "train": {"checkpoint": "checkpoint-120", "steps": 120, "epochs": 2.0, "first_loss": 3.7129,
                   "last_loss": 0.4632, "last_eval_loss": 0.5871},
+        "plan": PLAN,
+        "throughput": throughput(),
+        "merge": merge(),
         "curve": curve,
         "stages": [StageLine(label=name, done=True, seconds=s, folder=f"stages/{name}-3fa9c1",
                              command=f"HF_HUB_OFFLINE=1 {name} \\\n  --limit 5")

@@ -31,7 +31,7 @@ def test_chosen_ones_come_in_order_and_once():
         ("all", {"epochs": 1}, "train.max_steps has to be given"),
         ((60,), {"max_steps": 140}, "60 is no checkpoint: they come every 50 steps"),
         ((0,), {"max_steps": 140}, "0 is no checkpoint"),
-        ((150,), {"max_steps": 150}, "before 150 (train.max_steps), whose model is `tuned`"),
+        ((150,), {"max_steps": 150}, "before 150 (train.max_steps), the last one"),
         ("all", {"max_steps": 140}, "it has to be at least 3"),
         # Of 50, 100, 150, 200 the first is still there at the end only if all four are kept.
         ((50,), {"max_steps": 200}, "it has to be at least 4"),
@@ -40,6 +40,43 @@ def test_chosen_ones_come_in_order_and_once():
 )
 def test_what_will_not_be_there_is_refused(checkpoints, train, words):
     _, problems = steps(checkpoints, **train)
+    assert len(problems) == 1
+    assert words in problems[0]
+
+
+def chosen(checkpoint, checkpoints="last", *, validates=True, **train):
+    spec = TrainSpec(**{"save_steps": 50, "eval_steps": 50, **train})
+    return exported_steps(ExportSpec(checkpoint=checkpoint, checkpoints=checkpoints), spec, validates=validates)
+
+
+def test_one_step_and_the_best_can_be_tuned():
+    assert chosen(100, max_steps=140) == ((), [])
+    assert chosen(140, max_steps=140) == ((), [])  # the last one by its number
+    assert chosen(100, epochs=2) == ((), [])
+    assert chosen("best", max_steps=140) == ((), [])
+    assert chosen("best", max_steps=140, save_steps=25, eval_steps=50) == ((), [])
+    assert chosen("best", epochs=1, save_total_limit=1) == ((), [])  # the trainer never removes it
+
+
+def test_a_step_that_is_tuned_is_not_merged_a_second_time():
+    assert chosen(50, "all", max_steps=140, save_total_limit=3) == ((100,), [])
+    assert "50 is `tuned` already" in chosen(50, (50, 100), max_steps=140, save_total_limit=3)[1][0]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "settings", "words"),
+    [
+        ("best", {"validates": False}, "data.val_fraction above 0"),
+        ("best", {"eval_steps": 20}, "train.eval_steps 20 has to be a multiple of train.save_steps 50"),
+        ("best", {"extra_args": {"metric_for_best_model": "token_acc"}}, "the trainer keeps the best by that"),
+        (60, {"max_steps": 140}, "export.checkpoint: 60 is no checkpoint: they come every 50 steps"),
+        (150, {"max_steps": 140}, "up to 140 (train.max_steps)"),
+        (50, {"max_steps": 200}, "export.checkpoint: train.save_total_limit 2 would remove"),
+        (50, {"max_steps": 200, "save_total_limit": 3}, "it has to be at least 4"),
+    ],
+)
+def test_a_choice_that_will_not_be_there_is_refused(checkpoint, settings, words):
+    _, problems = chosen(checkpoint, **settings)
     assert len(problems) == 1
     assert words in problems[0]
 

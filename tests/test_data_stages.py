@@ -57,21 +57,29 @@ def argv(found: Plan, label: str) -> list[str]:
     return list(stage.command(stage, Path("out"), {role: Path("in") / role for role in stage.deps}).argv)
 
 
-TRAINED = {"train", "export", "eval.lm_eval.tuned", "eval.evalscope.tuned"}
+TRAINED = {"train", "export", "check.export", "eval.lm_eval.tuned", "eval.evalscope.tuned"}
 
 
 def test_checks_come_before_the_training_and_belong_to_the_target_data() -> None:
     found = planned()
-    assert list(found.stages)[:4] == ["data", "data.contamination", "data.tokens", "train"]
+    assert list(found.stages)[:5] == ["data", "data.contamination", "data.tokens", "plan", "train"]
     assert found.select(("data",)) == ["data", "data.contamination", "data.tokens"]
     assert found.select(("train",)) == ["train"]
     assert {"data.contamination", "data.tokens"} <= set(found.select(()))
 
 
 def test_only_fail_makes_the_training_wait() -> None:
-    assert planned().stages["train"].after == ()
+    assert planned().stages["train"].after == (planned().stages["plan"],)
     failing = planned(data__contamination__action="fail")
-    assert failing.stages["train"].after == (failing.stages["data.contamination"],)
+    assert failing.stages["train"].after == (failing.stages["data.contamination"], failing.stages["plan"])
+
+
+def test_a_plan_is_made_for_a_training_and_not_for_its_own_sake() -> None:
+    found = planned()
+    assert "plan" not in found.select(())
+    assert found.select(("plan",)) == ["plan"]
+    assert found.stages["plan"].deps["tokens"] is found.stages["data.tokens"]
+    assert "tokens" not in planned(data__tokens="off").stages["plan"].deps
 
 
 def test_a_model_is_not_fetched_for_token_lengths_alone() -> None:
@@ -87,7 +95,7 @@ def test_report_and_fail_are_the_same_work_and_drop_is_other_data() -> None:
     report = planned()
     assert differing(report, planned(data__contamination__action="fail")) == set()
     dropping = planned(data__contamination__action="drop")
-    assert differing(report, dropping) == {"data", "data.contamination", "data.tokens"} | TRAINED
+    assert differing(report, dropping) == {"data", "data.contamination", "data.tokens", "plan"} | TRAINED
     assert "data.contamination" not in dropping.stages
     assert argv(dropping, "data")[-4:] == ["--decontaminate", "arc_easy=in/against0", "--decontaminate", "general_mcq=in/against1"]  # fmt: skip
 
@@ -102,14 +110,14 @@ def test_another_benchmark_never_trains_again() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"data__tokens": "exact"}, {"data.tokens"}),
-        ({"data__tokens": "off"}, {"data.tokens"}),
-        ({"train__max_length": 256}, {"data.tokens"} | TRAINED),
+        ({"data__tokens": "exact"}, {"data.tokens", "plan"}),
+        ({"data__tokens": "off"}, {"data.tokens", "plan"}),
+        ({"train__max_length": 256}, {"data.tokens", "plan"} | TRAINED),
         ({"train__learning_rate": 2e-4}, TRAINED),
         ({"data__max_reject_fraction": 0.5}, set()),
         ({"data__contamination__benchmarks": []}, {"data.contamination"}),
     ],
-    ids=str,
+    ids=lambda value: "" if isinstance(value, set) else str(value),  # sets have no order of their own
 )
 def test_what_changes_what(change: dict[str, Any], expected: set[str]) -> None:
     assert differing(planned(), planned(**change)) == expected
@@ -160,7 +168,7 @@ def test_the_command_of_the_token_lengths(packing: bool, tokens: str) -> None:
 
 
 def test_the_template_is_that_of_the_training() -> None:
-    extra = {"enable_thinking": False, "loss_scale": "ignore_empty_think", "use_rslora": True}
+    extra = {"enable_thinking": False, "loss_scale": "ignore_empty_think", "neftune_noise_alpha": 5}
     found = argv(planned(chat_template=False, train__extra_args=extra), "data.tokens")
     assert found[-6:] == [
         "--set", "use_chat_template=false", "--set", "loss_scale=ignore_empty_think", "--set", "enable_thinking=false",

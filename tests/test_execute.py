@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from data_prep.progress import Progress
@@ -18,11 +22,13 @@ from pipeline.command import Command
 from pipeline.console import Console
 from pipeline.errors import CommandFailedError, OutputError, PreflightError
 from pipeline.execute import Executor
+from pipeline.processes import Rank
 from pipeline.schedule import Schedule
 from pipeline.slots import kin
-from pipeline.stage import Stage
+from pipeline.stage import Signs, Stage, Trouble
 from pipeline.store import Store
 from pipeline.toollog import TAIL_LINES, ToolLog
+from tests.worlds import wait_for
 
 
 class FullDisk(io.StringIO):
@@ -245,3 +251,154 @@ def test_durations_are_those_of_the_same_work_on_any_model(tmp_path: Path) -> No
     known = _store(tmp_path).durations()
     assert 0 < known[kin(other.name, other.args)] < 60
     assert kin("train", other.args) not in known
+
+
+# ---- what stops, hangs and dies
+
+
+SUMMARY = """\
+Failures:
+[1]:
+  time      : 2026-11-21_14:17:59
+  rank      : 0 (local_rank: 0)
+  exitcode  : 1 (pid: 29825)
+[rank0]: torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp, remote process exited
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-21_14:17:51
+  host      : node
+  rank      : 1 (local_rank: 1)
+  exitcode  : {} (pid: 29827)
+  error_file: <N/A>
+  traceback : Signal 9 (SIGKILL) received by PID 29827"""
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "out_of_memory", "kind", "words"),
+    [
+        (1, -9, False, causes.KILLED, "rank 1 (pid 29827) was killed (SIGKILL), by somebody"),
+        (1, -9, True, causes.MEMORY, "rank 1 (pid 29827) was killed (SIGKILL), because main memory ran out"),
+        (1, -9, None, causes.MEMORY, "most likely because main memory ran out (see dmesg): lower micro_batch_size"),
+        (1, 1, False, "nccl", "the GPUs lost each other"),
+        (247, 1, True, causes.MEMORY, "killed, because main memory ran out"),
+        (247, 1, False, causes.KILLED, "killed, by somebody"),
+    ],
+)
+def test_a_death_is_told_from_what_it_does_to_the_others(
+    status: int, code: int, out_of_memory: bool | None, kind: str, words: str
+) -> None:
+    tail = SUMMARY.format(code).splitlines()
+    error = causes.failure("train", Command(("x",)), status, tail, Path("log"), [], out_of_memory=out_of_memory)
+    assert error.kind == kind
+    assert words in str(error).splitlines()[0]
+
+
+def test_a_rank_that_raised_is_named_where_nothing_more_telling_is_there() -> None:
+    tail = SUMMARY.format(1).replace("NCCL", "").splitlines()
+    error = causes.failure("train", Command(("x",)), 1, tail, Path("log"), [], out_of_memory=False)
+    assert (error.kind, "rank 1 (pid 29827) failed first, with status 1" in str(error)) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("states", "words"),
+    [
+        (["sleeping", "stopped"], "rank 1 (pid 11) was stopped by somebody (SIGSTOP)"),
+        (["running", "disk-sleep"], "rank 1 (pid 11) waits for a disk"),
+        (["running", None], "rank 1 is gone"),
+        (["running", "sleeping"], "they wait for each other: rank 0 (pid 10) running, rank 1 (pid 11) sleeping"),
+        ([], "wait for something that does not come"),
+    ],
+)
+def test_the_process_that_hangs_is_named(states: list[str | None], words: str) -> None:
+    ranks = [Rank(n, 10 + n, state, range(len(states))) for n, state in enumerate(states) if state]
+    error = causes.hang("train", "no progress for 9m", ranks, ["step 5/8"])
+    assert (error.kind, error.exit_code) == (causes.HANG, 4)
+    assert words in str(error).splitlines()[0]
+    assert str(error).splitlines()[-1] == "  | step 5/8"
+
+
+class Moody:
+    """Finds trouble when the tool has written a file of that name."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.told = out, set[str]()
+
+    def look(self, signs: Signs) -> Iterator[Trouble]:
+        for name in ("warning", "nonsense", "hang"):
+            if (self.out / name).exists() and name not in self.told:
+                self.told.add(name)
+                yield Trouble(f"{name} at {signs.bar}", stop=name != "warning", hang=name == "hang")
+
+
+BAR = (
+    "import time; print('  5%|#   | 3/60 [00:01<00:20]', flush=True); time.sleep(0.3); open(sys.argv[1] + '/{}', 'w'); "
+)
+
+
+def _moody(name: str, rest: str) -> Stage:
+    return _stage("train", "import sys;" + BAR.format(name) + rest, watch=Moody)
+
+
+def test_a_watch_warns_stops_and_fails(tmp_path: Path) -> None:
+    warned = _moody("warning", WRITES.format(0))
+    _run(tmp_path, warned)
+    record = _store(tmp_path).result(warned)
+    assert record
+    assert record["result"]["remarks"] == ["warning at 5% 3/60"]
+    assert 1e6 < record["peak_rss_bytes"] < 1e9
+    clock = time.monotonic()
+    with pytest.raises(OutputError, match=r"the\.label: stopped while it ran\. nonsense at 5% 3/60"):
+        _run(tmp_path, _moody("nonsense", "time.sleep(60)"))
+    with pytest.raises(CommandFailedError, match=r"the\.label: hang at 5% 3/60, so it was stopped: "):
+        _run(tmp_path, _moody("hang", "time.sleep(60)"))
+    assert time.monotonic() - clock < 20
+
+
+def test_what_a_watch_finds_at_the_end_counts_too_and_more_than_a_status(tmp_path: Path) -> None:
+    for status in (0, 1):
+        with pytest.raises(OutputError, match=r"the\.label: nonsense at"):
+            _run(tmp_path, _moody("nonsense", WRITES.format(status)))
+
+
+def test_some_failures_are_worth_the_same_again_but_not_for_ever(tmp_path: Path) -> None:
+    count = f"open({str(tmp_path / 'starts')!r}, 'a').write('x'); "
+    fails = "import sys; " + count + "print('NCCL error'); sys.exit(1)"
+    with pytest.raises(CommandFailedError, match="the GPUs lost each other"):
+        _run(tmp_path, _stage("train", fails, retries={"nccl": 2}))
+    assert (tmp_path / "starts").read_text() == "xxx"
+    with pytest.raises(CommandFailedError):
+        _run(tmp_path, _stage("train", fails + " ", retries={"killed": 1}))
+    assert (tmp_path / "starts").read_text() == "xxxx"
+
+
+NODE = {"WORLD_SIZE": "10", "LOCAL_WORLD_SIZE": "2"}
+
+
+def test_ranks_are_found_by_what_torchrun_tells_them(tmp_path: Path) -> None:
+    # A worker of its own, as a data loader's, with the same environment.
+    code = (
+        "import subprocess, sys, time\n"
+        "if len(sys.argv) < 2: subprocess.Popen([*sys.orig_argv, 'x'], start_new_session=True)\n"
+        "time.sleep(60)"
+    )
+    started = [
+        processes.start(
+            [sys.executable, "-c", code], {**NODE, "RANK": str(8 + n), "LOCAL_RANK": str(n)}, tmp_path, "test-ranks"
+        )
+        for n in (1, 0)
+    ]
+    try:
+        wait_for(lambda: len(processes.tagged("test-ranks")) == 4)
+        os.kill(started[0].pid, signal.SIGSTOP)
+        wait_for(lambda: processes.ranks("test-ranks")[1].status == "stopped")
+        found = processes.ranks("test-ranks")
+        assert [(rank.number, rank.pid) for rank in found] == [(8, started[1].pid), (9, started[0].pid)]
+        assert {rank.node for rank in found} == {range(8, 10)}, "of the second machine, with ranks 8 and 9"
+        assert processes.tree_rss(started[1].pid) > psutil.Process(started[1].pid).memory_info().rss > 1e6, (
+            "and its own"
+        )
+    finally:
+        for process in started:
+            processes.stop(process, "test-ranks", hurry=lambda: True)
+            assert process.stdout
+            process.stdout.close()

@@ -6,22 +6,25 @@ own parsers and tables are asked. In child processes: importing them takes up to
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.errors import PreflightError
 from pipeline.machine import read_machine
 from pipeline.plan import plan
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import load_recipe
 from pipeline.resolve import resolve
 from pipeline.stage import Stage
-from tests.golden import MACHINES, RECIPES, ROOT, golden_file
+from tests.golden import MACHINES, RECIPES, ROOT, before_the_model
 
 pytestmark = pytest.mark.slow
 
@@ -53,10 +56,34 @@ SERVED: dict[str, Any] = {
 }
 
 
+TRAININGS: list[dict[str, Any]] = [
+    {"tuner": "full", "epochs": 1},
+    {"tuner": "full", "deepspeed": "zero3_offload", "overlap_comm": False},
+    {"dora": True, "rslora": True, "liger": True},
+    {"quantization": "4bit", "packing": False, "padding_free": True},
+    {"quantization": "8bit", "gradient_checkpointing": False},
+    {"deepspeed": "none", "attention": "sdpa"},
+    *(
+        {"gpus": 0, "cpu_processes": 2, "deepspeed": zero}
+        for zero in ("none", "zero1", "zero2", "zero3", "zero2_offload")
+    ),
+]
+"""What no recipe trains with; those that a machine cannot are passed over there."""
+
+
+def trainings() -> Iterator[Stage]:
+    for machine, train in itertools.product(MACHINES, TRAININGS):
+        recipe = Recipe.model_validate_json(json.dumps(RICH | {"train": train, "export": {}, "eval": []}))
+        with suppress(PreflightError):
+            yield from plan(resolve(recipe, read_machine(machine))[0]).stages.values()
+
+
 def stages() -> Iterator[Stage]:
-    for recipe in RECIPES:
-        machine = next(machine for machine in MACHINES if golden_file(recipe, machine).exists())
-        yield from plan(resolve(load_recipe(recipe, env={}), read_machine(machine))[0]).stages.values()
+    yield from trainings()
+    for recipe, machine in itertools.product(RECIPES, MACHINES):
+        loaded, facts = load_recipe(recipe, env={}), read_machine(machine)
+        with suppress(PreflightError):
+            yield from plan(resolve(loaded, facts, *before_the_model(loaded, facts))[0]).stages.values()
     for machine in MACHINES:
         for plain in (True, False):
             rich = Recipe.model_validate_json(json.dumps(RICH | {"chat_template": plain}))
@@ -87,6 +114,22 @@ def ask(code: str, value: object) -> Any:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.rsplit("ANSWER", 1)[1])
+
+
+def test_every_training_is_planned_somewhere():
+    found = list(trainings())
+    seen = {json.dumps(stage.args, sort_keys=True) for stage in found if stage.name == "train"}
+    assert len(seen) >= len(TRAININGS)
+    told = {flag for stage in found if stage.name == "train" for flag in stage.args}
+    assert told >= {
+        "use_dora",
+        "use_rslora",
+        "use_liger_kernel",
+        "padding_free",
+        "quant_bits",
+        "bnb_4bit_quant_type",
+        "deepspeed",
+    }
 
 
 @pytest.mark.parametrize(

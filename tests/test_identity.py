@@ -24,6 +24,7 @@ from pipeline.sources import digest
 from pipeline.stage import Source
 from pipeline.stages import evaluate
 from pipeline.store import Store
+from pipeline.training.spec import HealthSpec
 
 GPUS = Machine(
     system="Linux", cpus=8, memory_gb=32, flash_attention=("flash_attention_2",),
@@ -43,7 +44,7 @@ HUB: dict[str, Any] = {
         }],
         "system": "s", "max_tokens": 512, "dedup": "near", "contamination": {"action": "drop"},
     },
-    "train": {"epochs": 2, "target_modules": ["q", "v"], "extra_args": {"use_rslora": True, "lorap_lr_ratio": 16}},
+    "train": {"epochs": 2, "target_modules": ["q", "v"], "extra_args": {"neftune_noise_alpha": 5, "lorap_lr_ratio": 16}},
     "export": {"precision": "bfloat16", "checkpoints": [200], "extra_args": {"quant_bits": 4}},
     "benchmarks": {
         "pceb": {"path": str(BANKS / "pceb_sample.jsonl"), "few_shot": 1, "few_shot_path": str(BANKS / "pceb_examples.jsonl")},
@@ -75,7 +76,9 @@ LOCAL = HUB | {
 }
 
 PLUMBING = {
-    ("model", "name"), ("train", "save_steps"), ("train", "save_total_limit"), ("train", "logging_steps"),
+    ("model", "name"), ("train", "save_steps"), ("train", "save_total_limit"), ("train", "logging_steps"), ("train", "misfit"), ("export", "check"),
+    *(("train", "health", field) for field in HealthSpec.model_fields),
+    ("train", "overlap_comm"),  # without DeepSpeed it has no meaning; where it has one: see below
     ("data", "max_reject_fraction"), ("eval", "device"), ("eval", "gpus"), ("eval", "name"),
     ("model", "key_env"), ("eval", "concurrency"), ("eval", "unsafe_code"), ("eval", "judge", "key_env"), ("dialogues", "device"),
 }  # fmt: skip
@@ -84,10 +87,12 @@ SECTIONS = {"name", "description", "gate", "compare", "runtime", "tracking", "tr
 """Whole sections of that kind."""
 
 OTHER = {
-    "hub": "huggingface", "backend": "vllm", "key_env": "OTHER_KEY", "url": "https://other/v1", "format": "sharegpt", "precision": "float16", "attention": "sdpa", "deepspeed": "zero2",
+    "hub": "huggingface", "backend": "vllm", "key_env": "OTHER_KEY", "url": "https://other/v1", "format": "sharegpt", "precision": "float16", "attention": "sdpa", "deepspeed": "zero2", "tuner": "full", "quantization": "4bit",
     "dedup": "none", "consecutive_turns": "merge", "think": "strip", "special_tokens": "keep", "tokens": "exact",
     "action": "drop", "truncation": "left", "device": "cpu", "max_shard_size": "2GB", "log_level": "full", "mode": "offline", "inconclusive": "pass",
     "kind": "open_qa", "style": "likelihood", "language": "en",
+    "misfit": "warn", "stall_minutes": 30.0, "diverged": "off", "flat": "off", "slow": "off",
+    "checkpoint": "best", "check": "warn", "currency": "EUR",
 }  # fmt: skip
 
 
@@ -152,6 +157,27 @@ def test_every_leaf(data, at, new):
     assert (sorted(before.values()) == sorted(after.values())) == plumbing
 
 
+@pytest.mark.parametrize(
+    ("settings", "change"),
+    [
+        ({"gpus": 0}, {"cpu_processes": 2}),
+        ({"deepspeed": "zero2"}, {"overlap_comm": True}),
+        ({"deepspeed": "zero2"}, {"deepspeed": "zero3"}),
+        ({"deepspeed": "zero3"}, {"deepspeed": "zero3_offload"}),
+        ({}, {"dora": True}),
+        ({"quantization": "4bit"}, {"quantization": "8bit"}),
+    ],
+    ids=str,
+)
+def test_settings_that_count_only_beside_others(settings, change):
+    before, after = (
+        fingerprints(resolved(LOCAL | {"train": {**LOCAL["train"], "micro_batch_size": 1, **settings, **more}}))
+        for more in ({}, change)
+    )
+    assert before["train"] != after["train"]
+    assert before["data"] == after["data"]
+
+
 def test_the_property_test_sees_every_setting():
     seen = {tuple(p for p in case.values[1] if isinstance(p, str))[:2] for case in cases()}
     for section in ("data", "train", "export"):
@@ -193,15 +219,29 @@ def test_places_do_not_matter(tmp_path):
     [
         ("data.json", {"eval.evalscope.base", "eval.lm_eval.base"}),
         ("model/config.json", {"data", "data.contamination"}),
-        ("bank/b_val.jsonl", {"data", "data.tokens", "train", "export", "eval.lm_eval.base", "eval.lm_eval.tuned"}),
+        (
+            "bank/b_val.jsonl",
+            {
+                "data",
+                "data.tokens",
+                "plan",
+                "train",
+                "export",
+                "check.export",
+                "eval.lm_eval.base",
+                "eval.lm_eval.tuned",
+            },
+        ),
         (
             "tasks/t.yaml",
             {
                 "data",
                 "data.contamination",
                 "data.tokens",
+                "plan",
                 "train",
                 "export",
+                "check.export",
                 "eval.evalscope.base",
                 "eval.evalscope.tuned",
             },
@@ -258,7 +298,7 @@ def test_extra_args_cannot_name_what_the_pipeline_sets(section, label):
     words = stage.command(stage, Path("out"), {role: Path("in") / role for role in stage.deps}).argv
     places = {a[2:].partition("=")[0] for a, b in pairwise(words) if a[:2] == "--" and b.split("/")[0] in ("in", "out")}
     flags = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
-    for flag in (places | flags & stage.plumbing.keys()) - {"dataloader_num_workers", "include_path"}:
+    for flag in (places | flags & stage.plumbing.keys()) - {"dataloader_num_workers", "include_path", "callbacks"}:
         data = copy.deepcopy(HUB)
         entry = data[section] if section in data else next(e for e in data["eval"] if e["name"] == section)
         entry["extra_args"] = {flag: "x"}
@@ -271,7 +311,7 @@ def test_the_learning_rate_reaches_what_depends_on_it():
     before = fingerprints(resolved(HUB))
     after = fingerprints(resolved(HUB | {"train": HUB["train"] | {"learning_rate": 3e-4}}))
     assert {label for label in before if before[label] != after[label]} == {
-        "train", "export", "eval.one.tuned", "eval.two.tuned", "dialogues.tuned",
+        "train", "export", "check.export", "eval.one.tuned", "eval.two.tuned", "dialogues.tuned",
         "export.200", "eval.one.tuned-200", "eval.two.tuned-200",
     }  # fmt: skip
 

@@ -143,7 +143,7 @@ def test_status_says_what_is_there(done: World) -> None:
     assert re.findall(r"^(\S+) +(\w+)", done.run("status"), re.MULTILINE) == [
         (label, "done")
         for label in (
-            "data", "data.contamination", "train", "export",
+            "data", "data.contamination", "plan", "train", "export",
             "eval.lm_eval.base", "eval.lm_eval.tuned", "eval.evalscope.base", "eval.evalscope.tuned",
         )
     ]  # fmt: skip
@@ -210,7 +210,7 @@ def test_failing_tool_tells_stage_command_cause_and_last_lines(world: World) -> 
     assert (world.stage("train") / f"attempts/1/checkpoint-{STEPS}").is_dir()
     # What was finished before the failure is reported, and the next call goes on behind it.
     done = [line["label"] for line in world.report["stages"] if line["done"]]
-    assert done == ["data", "data.contamination", "eval.lm_eval.base", "eval.evalscope.base"]
+    assert done == ["data", "data.contamination", "plan", "eval.lm_eval.base", "eval.evalscope.base"]
     world.calls()
     world.run("train")
     assert world.tools() == ["sft"]

@@ -101,7 +101,7 @@ def test_html_is_whole_and_fetches_nothing() -> None:
     assert targets <= set(ids)
     assert any(a.get("charset") == "utf-8" for _, a in page.found)
     assert {a["id"] for t, a in page.found if t == "section" and "id" in a} == {
-        "comparison", "forest", "flips", "subjects", "unmatched", "clean", "reconciled", "dialogues", "training", "data",
+        "comparison", "forest", "flips", "subjects", "unmatched", "clean", "reconciled", "merge", "dialogues", "training", "data",
         "contamination", "tokens", "items", "details",
     }  # fmt: skip
     assert "mmlu/subject_03" in page.details

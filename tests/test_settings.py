@@ -37,6 +37,15 @@ def test_a_tool_gets_no_secret_but_the_allowed_ones() -> None:
     assert child_env(env)["PATH"] == "/bin"
 
 
+def test_a_shell_for_eight_gpus_does_not_start_eight_processes() -> None:
+    """swift reads these; where there are to be several processes, the stage says how many."""
+    shell = {"NPROC_PER_NODE": "8", "NNODES": "2", "RANK": "3", "LOCAL_RANK": "3", "WORLD_SIZE": "16"}
+    meeting = {"NODE_RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
+    env = child_env({**shell, **meeting})
+    assert not shell.keys() & env.keys()
+    assert meeting.items() <= env.items()
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -102,7 +102,9 @@ def found(run_dir: Path, *, with_report: bool = False) -> dict[str, list[tuple[i
         ({"output": [record(5, loss=1.0)]}, "train/elapsed_time", []),
         ({"output": [record(5, loss=1.0), record(5, train_runtime=9.0, train_loss=1.0)]}, "train/train_loss", []),
         ({"output": [record(5, loss=1.0), '{"last_model_checkpoint": "x"}']}, "train/global_step", []),
-        ({"output": [record(5, **{"train_speed(s/it)": 1.5})]}, "train/train_speed(s_it)", [(5, 1.5)]),
+        ({"output": [record(5, **{"token_acc(a/b)": 1.5})]}, "train/token_acc(a_b)", [(5, 1.5)]),
+        ({"output": [record(5, **{"memory(GiB)": 1.5})]}, "throughput/memory_gib", [(5, 1.5)]),
+        ({"output": [record(5, **{"train_speed(s/it)": 1.5})]}, "train/train_speed(s_it)", []),
     ],
 )
 def test_curve(tmp_path: Path, files: dict[str, list[str]], key: str, expected: Curve) -> None:
@@ -110,6 +112,28 @@ def test_curve(tmp_path: Path, files: dict[str, list[str]], key: str, expected: 
     for name, lines in files.items():
         write(folder / name / "logging.jsonl", "\n".join(lines) + ("\n" if lines[-1].endswith("}") else ""))
     assert found(tmp_path).get(key, []) == expected
+
+
+def test_speed_by_step_and_what_the_training_took(tmp_path: Path) -> None:
+    folder = stage(tmp_path, "train", "train")
+    stage(tmp_path, "plan", "plan", {"tokens_per_step": 1200, "processes": 2})
+
+    def timed(step: int, seconds: float, start: int = 0) -> str:
+        """`seconds` since the attempt went on from `start`."""
+        own = {"train_speed(s/it)": seconds / (step - start), "elapsed_time": f"{seconds:.0f}s", "loss": 1.0}
+        return json.dumps({**own, "global_step/max_steps": f"{step}/50"}) + "\n"
+
+    write(folder / "attempts/1/logging.jsonl", timed(1, 40) + timed(5, 48) + timed(10, 58))
+    write(folder / "output/logging.jsonl", timed(10, 21, 5) + timed(15, 41, 5))
+    series = found(tmp_path)
+    assert series["throughput/seconds_per_step"] == [(5, 2.0), (10, 2.0), (15, 4.0)]
+    assert series["throughput/tokens_per_second"] == [(5, 300.0), (10, 300.0), (15, 150.0)]
+    took = {"tokens_per_second": 300.0, "mfu": 0.4, "gpu_hours": 2.0, "cost": None, "peak_memory": 3 * 2**30}
+    write(tmp_path / "report.json", {"throughput": took})
+    series = found(tmp_path, with_report=True)
+    assert series["throughput/mean_tokens_per_second"] == [(0, 300.0)]
+    assert (series["throughput/mfu"], series["throughput/peak_memory_gib"]) == ([(0, 0.4)], [(0, 3.0)])
+    assert "throughput/cost" not in series
 
 
 def test_curve_is_read_again_when_it_grows(tmp_path: Path) -> None:

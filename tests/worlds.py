@@ -34,6 +34,7 @@ train:
   logging_steps: 1
   save_steps: 2
   eval_steps: 4
+export: {check: "off"}     # nor weights that can be asked
 eval:
   - harness: lm_eval
     tasks: [bank]

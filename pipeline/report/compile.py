@@ -17,11 +17,13 @@ from pipeline.recipe_file import dump_recipe
 from pipeline.reconcile import Reconciled, reconcile
 from pipeline.report.data_remarks import data_remarks
 from pipeline.report.model_score import ModelScore
+from pipeline.report.training_remarks import training_remarks
 from pipeline.report.ways import ways
 from pipeline.report.ways_page import WaysPage
 from pipeline.resolve import Choice
 from pipeline.results import Sample, Score
 from pipeline.training.curve import Point
+from pipeline.training.throughput import Throughput
 
 Record = Mapping[str, Any]
 
@@ -72,7 +74,13 @@ class Report(BaseModel):
     """Benchmarks that no training row was compared with, because their data are not on this machine."""
     tokens: dict[str, Any] | None = None
     """Lengths of the training rows in the model's tokens: tokens.json of data_prep."""
+    plan: dict[str, Any] | None = None
+    """What the training was expected to take: plan.json."""
     train: dict[str, Any] | None
+    throughput: Throughput | None = None
+    """What it took: speed, memory, hours, cost, and how far off the plan was."""
+    merge: dict[str, Any] | None = None
+    """Whether the merged model is base and adapter, and the chat template the one of training."""
     curve: list[Point]
     stages: list[StageLine]
     choices: list[dict[str, str]]
@@ -90,6 +98,7 @@ def compile_report(
     samples: Mapping[str, Sequence[Sample]],
     curve: Sequence[Point],
     provenance: Mapping[str, Any],
+    throughput: Throughput | None = None,
 ) -> Report:
     """`records`: label -> record of every finished stage; what is not finished is simply not in the report yet.
 
@@ -119,6 +128,8 @@ def compile_report(
     bounds = gate_lines(recipe.gate, rows) if recipe.gate else []
     unread = unchecked(recipe) if recipe.data else []
     remarks += data_remarks(contamination, unread, tokens)
+    planned, trained, merged = (_result(records, label) for label in ("plan", "train", "check.export"))
+    remarks += training_remarks(planned, trained, merged)
     missing = [line.label for line in stages if line.needed and not line.done]
     if missing:
         remarks.append(f"not done yet: {', '.join(missing)}")
@@ -144,7 +155,10 @@ def compile_report(
         contamination=contamination,
         unchecked=unread,
         tokens=tokens,
-        train=_result(records, "train"),
+        plan=planned,
+        train=trained,
+        throughput=throughput,
+        merge=merged,
         curve=list(curve),
         stages=list(stages),
         choices=[{"where": c.where, "value": c.value, "reason": c.reason} for c in choices],

@@ -88,6 +88,10 @@ def contents(report: Report, parts: Mapping[str, Any]) -> list[tuple[str, Phrase
     return [(anchor, name) for anchor, name, there in _sections(report, parts) if there]
 
 
+def _tabled(parts: Mapping[str, Any]) -> bool:
+    return any(parts[name].rows for name in ("train", "speed", "planned"))
+
+
 def _sections(report: Report, parts: Mapping[str, Any]) -> Iterator[tuple[str, Phrase, Any]]:
     yield "comparison", say("comparison"), report.rows
     yield "flips", say("flips"), parts["flips"]
@@ -97,9 +101,10 @@ def _sections(report: Report, parts: Mapping[str, Any]) -> Iterator[tuple[str, P
     yield "leaderboard", say("leaderboard"), parts["ladders"]
     yield "clean", say("clean part"), parts["clean"].rows
     yield "reconciled", say("implementations"), parts["reconciled"].rows
+    yield "merge", say("merge"), parts["merge_verdict"][0]
     yield "ways", say("MMLU three ways"), parts["ways"]
     yield "dialogues", say("dialogues"), parts["dialogues"]
-    yield "training", say("training"), parts["loss"] or parts["rate"] or parts["train"].rows
+    yield "training", say("training"), any(parts[name] for name in ("loss", "rate")) or _tabled(parts)
     yield "data", say("data"), parts["data_tables"]
     yield "tokens", say("lengths"), parts["token_tables"]
     yield "contamination", say("contamination"), parts["overlaps"].rows or report.unchecked

@@ -17,6 +17,7 @@ from pipeline.report.data_tables import data_rows, data_sources, decontaminated,
 from pipeline.report.errors import to_errors
 from pipeline.report.flips import flips
 from pipeline.report.headlines import VERDICTS, chance_note, gate_table, headlines
+from pipeline.report.merge_tables import merge_facts, merge_verdict, template_differences
 from pipeline.report.phrases import count
 from pipeline.report.render_html import to_html
 from pipeline.report.table import Table
@@ -32,6 +33,7 @@ from pipeline.report.tables import (
 )
 from pipeline.report.terminal import to_terminal
 from pipeline.report.token_tables import epoch, languages, lengths
+from pipeline.report.training_tables import memory_parts, planned, speed_facts, speed_note
 from pipeline.report.trust import clean_part, dialogues, reconciled
 from pipeline.report.wording import Comparison, Line, clean, comparison, percent
 from pipeline.results import Implementation
@@ -112,7 +114,9 @@ def to_markdown(report: Report) -> str:
         names = ", ".join(map(clean, report.unchecked))
         parts.append(_escape(f"Not compared, because their data are not on this machine: {names}."))
     parts += _section("Length in tokens", *(make(report.tokens) for make in TOKEN_TABLES))
-    parts += _section("Training", train_facts(report.train))
+    parts += _section("Training", train_facts(report.train), speed_facts(report))
+    parts += [_escape(speed_note(report)), *_tables(planned(report), memory_parts(report))]
+    parts += _merge(report)
     parts += _section("What the scores are of", implementations(report))
     parts += _section("Stages", stage_lines(report))
     parts += _section("What `auto` became", auto_choices(report))
@@ -179,6 +183,14 @@ def _dialogues(report: Report) -> list[str]:
         parts += [_quote(role, text) for role, text in talk.turns]
         parts.append(_bullets(f"**{_escape(who)}**: {_escape(clean(text))}" for who, text, _ in talk.answers))
     return parts
+
+
+def _merge(report: Report) -> list[str]:
+    verdict, _ = merge_verdict(report)
+    if not verdict:
+        return []
+    title = "## Is the merged model the trained one?"
+    return [title, _escape(verdict), *_tables(merge_facts(report), template_differences(report))]
 
 
 def _quote(role: str, text: str) -> str:

@@ -16,7 +16,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report import contamination_tables, headlines, made, page_parts, tables, token_tables, trust
+from pipeline.report import (
+    contamination_tables,
+    headlines,
+    made,
+    merge_tables,
+    page_parts,
+    tables,
+    token_tables,
+    training_tables,
+    trust,
+)
 from pipeline.report.browser import browser
 from pipeline.report.compile import Report
 from pipeline.report.figures import WIDTH, chart, forest
@@ -58,6 +68,14 @@ def to_html(report: Report, samples: Mapping[str, Sequence[Sample]] | None = Non
         "loss": chart(report.curve, (("loss", say("training")), ("eval_loss", say("validation"))), 220),
         "rate": chart(report.curve, (("learning_rate", say("learning rate")),), 70),
         "train": tables.train_facts(report.train),
+        "speed": training_tables.speed_facts(report),
+        "speed_note": training_tables.speed_note(report),
+        "planned": training_tables.planned(report),
+        "memory_parts": training_tables.memory_parts(report),
+        "merge": merge_tables.merge_facts(report),
+        "merge_verdict": merge_tables.merge_verdict(report),
+        "merge_distance": "logits" in (report.merge or {}),
+        "templates": merge_tables.template_differences(report),
         "data_tables": page_parts.data_tables(report),
         "token_tables": page_parts.length_tables(report),
         "lengths": token_tables.drawn(report.tokens),

@@ -15,6 +15,7 @@ from pipeline.report.compile import Report
 from pipeline.report.model_score import ModelScore
 from pipeline.report.phrases import count, say
 from pipeline.report.table import Table, mapping
+from pipeline.report.training_tables import speed
 from pipeline.report.wording import NONE, clean, decimals_for, fixed, folded_parents, place, plain, unique
 
 _TRAIN = {
@@ -194,6 +195,7 @@ def tiles(report: Report) -> list[tuple[str, str]]:
         (say("optimizer steps"), plain(train["steps"]) if "steps" in train else ""),
         (say("training loss"), _from_to(train.get("first_loss"), train.get("last_loss"))),
         (say("validation loss"), plain(train["last_eval_loss"]) if train.get("last_eval_loss") is not None else ""),
+        (say("tokens/s"), speed(report)),
         (
             say("time"),
             duration(sum(s.seconds or 0 for s in report.stages)) if any(s.seconds for s in report.stages) else "",

@@ -9,9 +9,12 @@ from pipeline.report.compile import Report
 from pipeline.report.headlines import Bound, bounds, chance_note, headlines
 from pipeline.report.phrases import count
 from pipeline.report.tables import Board, boards, tiles, train_facts, unmatched
+from pipeline.report.training_tables import speed_facts
 from pipeline.report.wording import Comparison, Line, clean, comparison, percent, unique
 
 GAP = "  "
+FIRST, THEN = ("tokens/s per GPU", "tokens/s per process", "GPU hours"), ("MFU", "peak memory of a GPU", "cost")
+"""What of a training's figures goes on its line, units and names; the report has them all."""
 MIN_NAME = 18
 """Columns a score's name keeps before other columns give way."""
 MAX_MODEL = 24
@@ -37,10 +40,22 @@ def to_terminal(report: Report, width: int = 100) -> str:
         facts = [f"{name}: {value}" for name, value in tiles(report) if not name.endswith("loss")]
         facts += [f"{name}: {value}" for name, value in train_facts(report.train).rows if "loss" in name]
         blocks.append([", ".join(facts)] if facts else ["nothing finished yet"])
+    if took := training(report):
+        blocks.append([took])
     notes = [*filter(None, [chance_note(compared)]), *map(clean, report.remarks)]
     blocks.append([f"- {note}" for note in notes])
     text = "\n\n".join("\n".join(part for row in block for part in wrap(row, width)) for block in blocks if block)
     return text + "\n"
+
+
+def training(report: Report) -> str:
+    """One line on what the training took; "" without one that was measured."""
+    found = report.throughput
+    if found is None or not found.tokens_per_second:
+        return ""
+    facts = {row[0]: row[1] for row in speed_facts(report).rows}
+    parts = [f"{facts[name]} {name}" for name in FIRST if name in facts]
+    return "training: " + ", ".join(parts + [f"{name} {facts[name]}" for name in THEN if name in facts])
 
 
 def display_width(text: str) -> int:

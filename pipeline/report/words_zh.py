@@ -6,6 +6,7 @@ Names of metrics, tasks, settings and tools are not translated, and neither is a
 from __future__ import annotations
 
 from pipeline.report.words_zh_data import DATA
+from pipeline.report.words_zh_training import TRAINING_REMARKS
 
 ZH = {
     # Punctuation between phrases.
@@ -211,5 +212,5 @@ REMARKS = {
         "模型作答；从其文本中找到的字母须为正确字母"
     ),
     "the installed harness": "已安装的评测工具",
-}
+} | TRAINING_REMARKS
 """Sentences that other modules write into report.json."""

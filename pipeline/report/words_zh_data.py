@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.report.words_zh_training import TRAINING
+
 DATA = {
     # Training and data.
     "Training": "训练",
@@ -168,4 +170,4 @@ DATA = {
     "why": "原因",
     "what": "项目",
     "version or value": "版本或值",
-}
+} | TRAINING

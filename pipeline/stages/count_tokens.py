@@ -43,6 +43,7 @@ def stage(
         command=_command,
         collect=_collect,
         env={"HF_HUB_OFFLINE": "1", **CPU_ENV},
+        version=2,  # epoch.longest
     )
 
 
@@ -54,13 +55,12 @@ def _command(stage: Stage, out: Path, deps: Paths) -> Command:
     words |= {"packing": None} if args["packing"] else {}
     words |= {"exact": None} if args["sample"] is None else {"sample": args["sample"]}
     words |= {"seed": args["seed"]}
-    settings = [
-        word for name, value in args["template_settings"].items() for word in flags({"set": _pair(name, value)})
-    ]
+    settings = [word for name, value in args["template_settings"].items() for word in flags({"set": pair(name, value)})]
     return Command((*stage.program, str(deps["data"]), str(out), *flags(words), *settings), env=dict(stage.env))
 
 
-def _pair(name: str, value: Any) -> str:
+def pair(name: str, value: Any) -> str:
+    """A template setting as a word of data_prep's `--set`."""
     return f"{name}={str(value).lower() if isinstance(value, bool) else value}"
 
 

@@ -1,26 +1,29 @@
-"""Stage `train`: LoRA by `swift sft`, and the proof that the adapter was trained."""
+"""Stage `train`: LoRA or full training by `swift sft`, and the proof that something was trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pipeline.causes import HANG, KILLED
 from pipeline.command import Command, flags
 from pipeline.recipe import ModelSpec
-from pipeline.resolve import accumulation
-from pipeline.stage import CPU_ENV, Args, Paths, Source, Stage
+from pipeline.stage import Args, Paths, Resumption, Source, Stage
 from pipeline.stages import prepare
-from pipeline.training import adapter, curve, resume
+from pipeline.training import adapter, curve, deepspeed, launch, resume, selection
 from pipeline.training.proof import proof
-from pipeline.training.spec import TrainSpec
+from pipeline.training.settings import accumulation
+from pipeline.training.spec import HealthSpec, TrainSpec
+from pipeline.training.watch import TrainingWatch, earlier
 
-_DTYPES = {
-    "float32": {"torch_dtype": "float32", "bf16": False, "fp16": False},
-    "bfloat16": {"torch_dtype": "bfloat16", "bf16": True, "fp16": False},
-    "float16": {"torch_dtype": "float16", "bf16": False, "fp16": True},
-}
+DEEPSPEED = "deepspeed.json"
+GRACEFUL = "graceful_exit"
+"""ms-swift's callback; transformers' `enable_jit_checkpoint` deadlocks with several processes."""
+STOP_FILE = Path("/tmp/stop")  # noqa: S108  its place is ms-swift's
+"""At this file's sight that callback ends a training, too, whoever made it."""
 
 
 def stage(
@@ -34,14 +37,9 @@ def stage(
 ) -> Stage:
     """`spec` is resolved: no `auto` left. `wanted` are steps whose checkpoints are read besides the last."""
     assert isinstance(spec.gpus, int)
-    cpu = spec.gpus == 0
     validates = data.args["val_fraction"] > 0
     args: dict[str, Any] = {
-        "tuner_type": "lora",
-        "lora_rank": spec.rank,
-        "lora_alpha": spec.alpha,
-        "lora_dropout": spec.dropout,
-        "target_modules": spec.target_modules if isinstance(spec.target_modules, str) else list(spec.target_modules),
+        **_tuner(spec),
         "learning_rate": spec.learning_rate,
         "lr_scheduler_type": spec.lr_scheduler,
         "warmup_ratio": spec.warmup_ratio,
@@ -52,9 +50,14 @@ def stage(
         "per_device_train_batch_size": spec.micro_batch_size,
         "per_device_eval_batch_size": spec.micro_batch_size,
         "gradient_accumulation_steps": accumulation(spec),
-        **_DTYPES[spec.precision],
+        # Both are always said: swift turns fp16 on by itself where the weights are float32.
+        "torch_dtype": spec.held_in,
+        "bf16": spec.precision == "bfloat16",
+        "fp16": spec.precision == "float16",
         "attn_impl": spec.attention,
         "packing": spec.packing,
+        "padding_free": spec.padding_free,
+        "use_liger_kernel": spec.liger,
         "gradient_checkpointing": spec.gradient_checkpointing,
         "use_chat_template": chat_template,
         "eval_strategy": "steps" if validates else "no",
@@ -64,50 +67,88 @@ def stage(
         # Off, because it logs a NaN loss as 0: a run that learned nothing would look perfect.
         "logging_nan_inf_filter": False,
     }
-    if spec.deepspeed != "none":
-        args["deepspeed"] = spec.deepspeed
+    settings = deepspeed.config(spec)
+    if settings:
+        args["deepspeed"] = settings
+    elif spec.processes > 1:
+        # transformers would look for unused weights after every forward pass; all that LoRA trains are used. A mixture
+        # of experts trained whole needs it: extra_args {ddp_find_unused_parameters: true}.
+        args["ddp_find_unused_parameters"] = False
     args |= model.swift_args
-    processes = max(spec.gpus, 1)
+    args |= {**spec.extra_args, "processes": spec.processes}
     return Stage(
         name="train",
         program=("swift", "sft"),
-        args={**args, **spec.extra_args, "processes": processes * spec.nodes},
+        args=args,
         plumbing={
-            "use_cpu": cpu,
+            **launch.plumbing(spec),
             "save_steps": spec.save_steps,
-            "save_total_limit": spec.save_total_limit,
+            # The trainer counts the best one, which it never removes, among them: it would push out one that is wanted.
+            # (And at a limit of 1 it keeps the best one instead of the last.)
+            "save_total_limit": spec.save_total_limit + validates,
+            # On SIGTERM all processes end the step, save and stop, at the same step.
+            "callbacks": [*_listed(args.get("callbacks")), GRACEFUL],
             "logging_steps": spec.logging_steps,
             "save_only_model": False,
             "add_version": False,
             "check_model": False,
             "report_to": "none",
-            # The default of 208 days lets a dead rank hang the others for ever.
-            "ddp_timeout": 1800,
-            **({"dataloader_num_workers": 0} if cpu else {}),
         },
         deps={"model": base, "data": data},
         command=_command,
-        collect=_collect,
+        collect=partial(_collect, spec.health),
         output=checkpoint,
-        env={
-            "HF_HUB_OFFLINE": "1",
-            **({"NPROC_PER_NODE": str(processes)} if processes > 1 else {}),
-            **(CPU_ENV if cpu else {}),
-        },
+        env={"HF_HUB_OFFLINE": "1", **launch.environment(spec)},
         gpus=spec.gpus,
         progress=_progress,
-        resume=_resume,
+        resume=partial(_resume, args),
         finish=partial(_gather, tuple(wanted)),
+        verdict=partial(_kept, tuple(wanted)),
+        watch=partial(TrainingWatch, spec=spec.health),
+        # A second try after what may have been bad luck: a process killed from outside, one that hung, a lost network.
+        retries={KILLED: 1, HANG: 1, "nccl": 1},
     )
 
 
-def checkpoint(out: Path, step: int | None = None) -> Path:
-    """The adapter of a step, or the last: a link that swift leaves (relative, so it survives the move)."""
-    return out / ("last-checkpoint" if step is None else f"checkpoint-{step}")
+def checkpoint(out: Path, which: int | Literal["best"] | None = None) -> Path:
+    """The adapter (or model) of a step, the best, or the last: these two are relative links, which survive a move."""
+    if isinstance(which, int):
+        return out / f"checkpoint-{which}"
+    return out / ("last-checkpoint" if which is None else "best-checkpoint")
+
+
+def stop_file(stages: Iterable[Stage]) -> Iterator[str]:
+    """What is wrong if ms-swift's callback for a graceful end would find the file that it looks for after each step."""
+    if any(stage.name == "train" for stage in stages) and STOP_FILE.exists():
+        yield f"{STOP_FILE}: as long as it is there ms-swift ends every training after one step; remove it"
 
 
 def log_file(out: Path) -> Path:
     return out / resume.LOG
+
+
+def _tuner(spec: TrainSpec) -> dict[str, Any]:
+    """What is trained, and of what."""
+    if spec.tuner == "full":
+        return {"tuner_type": "full"}
+    targets = spec.target_modules if isinstance(spec.target_modules, str) else list(spec.target_modules)
+    lora = {
+        "tuner_type": "lora",
+        "lora_rank": spec.rank,
+        "lora_alpha": spec.alpha,
+        "lora_dropout": spec.dropout,
+        "target_modules": targets,
+        "use_dora": spec.dora,
+        "use_rslora": spec.rslora,
+    }
+    if spec.quantization == "none":
+        return lora
+    lora |= {"quant_method": "bnb", "quant_bits": int(spec.quantization.removesuffix("bit"))}
+    if spec.quantization == "8bit":
+        return lora
+    # QLoRA's own settings. In float16 swift would compute in float32, at a fraction of the speed.
+    kind = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": spec.precision}
+    return lora | kind
 
 
 def _command(stage: Stage, out: Path, deps: Paths) -> Command:
@@ -115,28 +156,42 @@ def _command(stage: Stage, out: Path, deps: Paths) -> Command:
     paths: dict[str, Any] = {"model": str(deps["model"]), "dataset": str(prepare.train_file(deps["data"]))}
     if args["eval_strategy"] != "no":
         paths["val_dataset"] = str(prepare.val_file(deps["data"]))
-    words = flags({**paths, "output_dir": str(out), **args, **stage.plumbing})
-    return Command((*stage.program, *words), env=dict(stage.env))
+    plumbing, files = launch.with_plugin(out, args, stage.plumbing)
+    if "deepspeed" in args:
+        files[out / DEEPSPEED] = json.dumps(args["deepspeed"], indent=2) + "\n"
+        args["deepspeed"] = str(out / DEEPSPEED)
+    words = flags({**paths, "output_dir": str(out), **args, **plumbing})
+    return Command((*stage.program, *words), env=dict(stage.env), files=files)
 
 
-def _resume(attempts: Sequence[Path]) -> Args:
+def _resume(args: Args, attempts: Sequence[Path]) -> Resumption:
     """From the newest checkpoint that is whole, over all earlier attempts."""
-    best = resume.newest_checkpoint(attempts)
-    return {"resume_from_checkpoint": str(best)} if best else {}
+    way = resume.newest_checkpoint(attempts, args)
+    remarks = tuple(f"passed over {reason}" for reason in way.passed_over)
+    if way.checkpoint is None:
+        return Resumption({}, (*remarks, "no checkpoint to go on from: from the beginning") if remarks else ())
+    return Resumption({"resume_from_checkpoint": str(way.checkpoint)}, remarks)
 
 
 def _gather(wanted: Sequence[int], out: Path, _deps: Paths) -> None:
-    """Bring checkpoints that an earlier, interrupted attempt has made to those of the attempt that went on from it."""
-    for step in wanted:
+    """Bring checkpoints that an earlier, interrupted attempt has made to those of the attempt that went on from it.
+
+    Those wanted, and the best one, which gets a link if it is there.
+    """
+    best = selection.best_step(checkpoint(out))
+    for step in {*wanted, *([] if best is None else [best])}:
         place = checkpoint(out, step)
         found = [checkpoint(attempt, step) for attempt in out.parent.glob("*") if attempt != out]
         whole = [path for path in found if path.is_dir() and not adapter.checkpoint_problem(path)]
         if whole and not place.exists():
             whole[0].rename(place)
+    if best is not None and checkpoint(out, best).is_dir():
+        checkpoint(out, "best").unlink(missing_ok=True)
+        checkpoint(out, "best").symlink_to(checkpoint(out, best).name)
 
 
-def _number(attempt: Path) -> int:
-    return int(attempt.name) if attempt.name.isdigit() else -1
+def _listed(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
 def _progress(out: Path) -> str | None:
@@ -150,7 +205,15 @@ def _progress(out: Path) -> str | None:
     return "  ".join(parts)
 
 
-def _collect(out: Path, _stage: Stage, _deps: Paths) -> dict[str, Any]:
+def _collect(watched: HealthSpec, out: Path, _stage: Stage, deps: Paths) -> dict[str, Any]:
     """See `proof`: a tool that ended well proves nothing."""
-    attempts = sorted(out.parent.glob("*"), key=_number)
-    return proof(checkpoint(out), [path for path in attempts if _number(path) <= _number(out)])
+    steps = sorted(step for path in out.glob("checkpoint-*") if (step := resume.step(path)) > 0)
+    found = proof(checkpoint(out), [*earlier(out), out], deps["model"], diverged=watched.diverged)
+    return {**found, "checkpoints": steps}
+
+
+def _kept(wanted: Sequence[int], result: Mapping[str, Any]) -> str | None:
+    """Why what is wanted of it cannot be exported: with `epochs`, how many steps there are is known only now."""
+    lost = [str(step) for step in wanted if step not in result.get("checkpoints", wanted)]
+    there = ", ".join(map(str, result.get("checkpoints", ())))
+    return f"export wants the checkpoint of step {', '.join(lost)}; there are {there}" if lost else None

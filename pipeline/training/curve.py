@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 Point = dict[str, Any]
+LOG = "logging.jsonl"
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of the file; a half-written last line is left out until it is whole."""
+    yield from follow(path, 0)[0]
+
+
+def follow(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects in whole lines from a byte on, and the byte to go on from."""
     try:
-        text = path.read_bytes()
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read()
     except OSError:
-        return
-    for line in text.split(b"\n")[:-1]:
+        return [], offset
+    *lines, rest = data.split(b"\n")
+    return list(_objects(lines)), offset + len(data) - len(rest)
+
+
+def _objects(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
         try:
             record = json.loads(line)
         except ValueError:
@@ -28,14 +41,16 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
 
 def read(path: Path) -> list[Point]:
     """Records that belong to a step, each with `step` (optimizer steps) and its numbers; strings are left out."""
-    points = []
-    for record in records(path):
-        position = record.get("global_step/max_steps")
-        if not isinstance(position, str) or "train_runtime" in record:
-            continue  # the summaries at the end
-        numbers = {k: _number(v) for k, v in record.items() if _number(v) is not None}
-        points.append({"step": int(position.split("/")[0]), **numbers})
-    return points
+    return [found for record in records(path) if (found := point(record))]
+
+
+def point(record: Mapping[str, Any]) -> Point | None:
+    """The step and numbers of a record; None of the summaries at the end."""
+    position = record.get("global_step/max_steps")
+    if not isinstance(position, str) or "train_runtime" in record:
+        return None
+    numbers = {k: _number(v) for k, v in record.items() if _number(v) is not None}
+    return {"step": int(position.split("/")[0]), **numbers}
 
 
 def stitch(attempts: Iterable[list[Point]]) -> list[Point]:
@@ -54,6 +69,14 @@ def last_record(path: Path) -> dict[str, Any] | None:
         if "global_step/max_steps" in record:
             last = record
     return last
+
+
+def loss_scaled(attempt: Path) -> bool:
+    """Whether an attempt trains in fp16, whose loss scaling makes gradient norms infinite now and then."""
+    try:
+        return json.loads((attempt / "args.json").read_text(encoding="utf-8")).get("fp16") is True
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def non_finite(point: Point) -> list[str]:

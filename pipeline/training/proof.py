@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.causes import KEPT
 from pipeline.errors import OutputError
-from pipeline.training import adapter, curve
-from pipeline.training.resume import LOG
+from pipeline.files import read_json
+from pipeline.training import adapter, curve, full, health
+from pipeline.training.spec import Action
 
 
-def proof(chosen: Path, attempts: Sequence[Path]) -> dict[str, Any]:
-    """Finite losses and gradients, a whole adapter, lora_B not all zero; else OutputError.
+def proof(
+    chosen: Path, attempts: Sequence[Path], base: Path, *, diverged: Action = "stop", planned: int | None = None
+) -> dict[str, Any]:
+    """Finite losses and gradients, all steps made, a whole checkpoint, weights that moved; else OutputError.
 
-    `chosen` is the last checkpoint, `attempts` the folders of all attempts up to the one that ended, oldest first.
+    `chosen` is the last checkpoint, `attempts` the folders of all attempts up to the one that ended, oldest first,
+    `base` the model that was trained, `planned` the steps that were expected of it. A curve that diverged passes where
+    the recipe does not stop for it (`diverged`); weights that are NaN do not.
     """
     problem = adapter.checkpoint_problem(chosen) if chosen.exists() else "missing"
     if problem:
         raise OutputError(f"{chosen}: swift sft ended well but left no whole checkpoint: {problem}")
-    points = curve.stitch(curve.read(path / LOG) for path in attempts)
-    bad = [f"step {p['step']}: {key} = {p[key]}" for p in points for key in curve.non_finite(p)]
-    if bad:
-        raise OutputError(
-            f"{attempts[-1] / LOG}: training diverged: {'; '.join(bad[:3])}{' ...' if len(bad) > 3 else ''}\n"
-            "Lower train.learning_rate, or look at the data around that step. Nothing is exported or evaluated."
-        )
-    problem = adapter.untrained(chosen)
+    log = attempts[-1] / curve.LOG
+    points = curve.stitch(curve.read(path / curve.LOG) for path in attempts)
+    wrong = health.diverged(points, fp16=curve.loss_scaled(attempts[-1]), ended=True)
+    if wrong and diverged == "stop":
+        raise OutputError(f"{log}: {wrong}\n{KEPT}")
+    state = json.loads((chosen / "trainer_state.json").read_text(encoding="utf-8"))
+    problem = _short(state, planned, read_json(attempts[-1] / "args.json") or {})
+    if problem:
+        raise OutputError(f"{chosen / 'trainer_state.json'}: {problem}")
+    whole = not (chosen / "adapter_model.safetensors").is_file()
+    problem = full.unmoved(chosen, base) if whole else adapter.untrained(chosen)
     if problem:
         raise OutputError(f"{chosen}: {problem}")
-    state = json.loads((chosen / "trainer_state.json").read_text(encoding="utf-8"))
     losses = [p["loss"] for p in points if "loss" in p]
     evals = [p["eval_loss"] for p in points if "eval_loss" in p]
     return {
@@ -41,3 +49,17 @@ def proof(chosen: Path, attempts: Sequence[Path]) -> dict[str, Any]:
         "last_loss": losses[-1] if losses else None,
         "last_eval_loss": evals[-1] if evals else None,
     }
+
+
+def _short(state: Mapping[str, Any], planned: int | None, args: Mapping[str, Any]) -> str | None:
+    """Why the training did not make the steps it should have; it may stop early where it was told to."""
+    steps, wanted = state["global_step"], state.get("max_steps")
+    early = [name for name in ("early_stop_interval", "max_epochs") if args.get(name)]
+    if wanted and steps < wanted and not early:
+        return (
+            f"training ended after {steps} of {wanted} steps: it was told to stop from outside (SIGTERM), or the log "
+            "tells why; it has saved them, and the same command goes on from there"
+        )
+    if planned is not None and wanted and wanted != planned and not early:
+        return f"training made {wanted} steps, the plan says {planned}: rows were dropped or packed in another way"
+    return None

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.fields import Auto, ExtraArgs, Precision, Section
+from pipeline.training.own_flags import FIELDS
 
 DeepSpeed = Literal["none", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload"]
 Action = Literal["stop", "warn", "off"]
@@ -42,7 +43,7 @@ class TrainSpec(Section):
     """alpha / sqrt(rank) instead of alpha / rank (Kalajdzievski 2023, arXiv:2312.03732): for high ranks."""
     learning_rate: float = Field(default=1e-4, gt=0)
     lr_scheduler: str = "cosine"
-    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     weight_decay: float = Field(default=0.1, ge=0)
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the training data (default 1); give either this or max_steps."""
@@ -76,6 +77,7 @@ class TrainSpec(Section):
     """Less memory, about a third more compute; `auto` = only where the training would not fit without."""
     save_steps: int = Field(default=200, ge=1)
     save_total_limit: int = Field(default=2, ge=1)
+    """Newest checkpoints that are kept; where there is a validation one more, for the best."""
     logging_steps: int = Field(default=5, ge=1)
     eval_steps: int = Field(default=200, ge=1)
     """Optimizer steps between two passes over val.jsonl. Part of the identity: it changes what the run computes."""
@@ -95,10 +97,23 @@ class TrainSpec(Section):
         assert isinstance(self.gpus, int)
         return (self.gpus or self.cpu_processes) * self.nodes
 
+    @property
+    def held_in(self) -> str:
+        """Data type the weights are loaded in; of a resolved section.
+
+        Full training in 16 bit without DeepSpeed holds them in float32 and computes under autocast: swift would train
+        them in 16 bit, where bf16 rounds away updates below 0.4 % of a weight, and fp16 ends in "Attempting to unscale
+        FP16 gradients". DeepSpeed keeps a float32 copy of its own.
+        """
+        return "float32" if self.tuner == "full" and self.deepspeed == "none" else self.precision
+
     @model_validator(mode="after")
     def _fits_together(self) -> TrainSpec:
         if self.epochs is not None and self.max_steps is not None:
             raise ValueError("give either `epochs` or `max_steps`")
+        twice = [f"`{flag}` is `{FIELDS[flag]}`" for flag in self.extra_args if flag in FIELDS]
+        if twice:
+            raise ValueError(f"extra_args: {', '.join(twice)} here; set that instead")
         if self.tuner == "full":
             given = [name for name in ("dora", "rslora") if getattr(self, name)]
             given += ["quantization"] if self.quantization != "none" else []

@@ -11,8 +11,15 @@ Switches, all by environment:
   FAKE_SLEEP_PER_STEP, FAKE_EVAL_SLEEP   seconds
   FAKE_EVAL_SLEEP_BUT   "seconds:word,..." for evaluations with one of these words in the command line
   FAKE_HANG_AT      step before which training hangs
+  FAKE_DIE_AT       step before which training gets SIGKILL
+  FAKE_HANG_ONCE_AT, FAKE_DIE_ONCE_AT   as these, but not in an attempt that goes on from a checkpoint
+  FAKE_END_AT       step before which training ends, as if it had made them all; it has to be one behind a checkpoint
+  FAKE_SLEEP_EARLIER, FAKE_SLEEP_LATER   seconds per step in the first and the second half
+  FAKE_LOSS         JSON: step -> loss from there on, instead of one that falls
+  FAKE_OVERFLOWS    steps at the beginning whose grad_norm is infinite, as under fp16
   FAKE_NAN          step at which grad_norm is NaN
   FAKE_UNTRAINED    lora_B stays zero
+  FAKE_EVAL_LOSS    JSON: step -> eval_loss, instead of one that falls
   FAKE_WORKERS      sft: number of workers, each in a session of its own as under torchrun; the first one trains
   FAKE_PIDS         file that gets the pid of every process
 """
@@ -25,6 +32,7 @@ import os
 import struct
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 CANARY = "canary-"
@@ -102,6 +110,14 @@ def safetensors(path: Path, tensors: dict[str, list[float]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text + body)
+
+
+def archive(path: Path) -> None:
+    """What torch.save writes is a zip file, here with next to nothing in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as stream:
+        for name in ("data.pkl", "data/0", "version"):
+            stream.writestr(f"{path.stem}/{name}", f"{name} of {path.name}")
 
 
 def model(folder: Path, quality: float = 0.3) -> Path:

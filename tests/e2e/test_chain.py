@@ -110,9 +110,9 @@ def test_another_learning_rate_runs_training_and_what_follows(
     assert result.returncode == 0, result.stderr
     after = stages(work)
     same = {label for label in before if before[label] == after[label]}
-    assert same == {"data", "data.contamination", "data.tokens", "eval.lm_eval.base", "eval.evalscope.base"}
+    assert same == {"data", "data.contamination", "data.tokens", "plan", "eval.lm_eval.base", "eval.evalscope.base"}
     started = {line.split(":")[0] for line in result.stderr.splitlines() if ": started" in line}
-    assert started == {"train", "export"}
+    assert started == {"train", "export", "check.export"}
     assert (done / "history" / "1" / "report.json").is_file()
 
 

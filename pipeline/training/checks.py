@@ -1,0 +1,38 @@
+"""What can be known of a training before anything starts, for preflight.py and run.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.errors import PreflightError
+from pipeline.machine import Machine
+from pipeline.provenance import version
+from pipeline.stage import Stage
+from pipeline.training import fit
+from pipeline.training.locate import Located
+from pipeline.training.spec import TrainSpec
+
+
+def libraries(stage: Stage) -> Iterator[str]:
+    """What a training imports only where a setting asks for it; swift would find out after it loaded the model."""
+    args = stage.args
+    for setting, asked, library, remedy in (
+        ("deepspeed", args.get("deepspeed"), "deepspeed", "run `make setup`, or set it to none"),
+        ("liger", args.get("use_liger_kernel"), "liger-kernel", "pip install '.[gpu]', or set it to auto"),
+        ("quantization", args.get("quant_method"), "bitsandbytes", "pip install '.[gpu]', or set it to none"),
+    ):
+        if asked and version(library) is None:
+            yield f"train.{setting}: needs {library}, which is not installed; {remedy}"
+
+
+def check_fit(train: TrainSpec, machine: Machine, found: Located) -> list[str]:
+    """Remarks on a training that cannot fit into memory; PreflightError where `train.misfit` refuses it.
+
+    Before the data are there: what is too much with short rows is too much with any. The stage `plan` looks again.
+    """
+    problems = fit.misfit(found.shape, train, machine) if found.shape else []
+    if found.source == "table":
+        problems = [f"{problem} (by the model's published shape)" for problem in problems]
+    if problems and train.misfit == "refuse":
+        raise PreflightError([f"{problem}; or train.misfit: warn" for problem in problems])
+    return problems

@@ -1,0 +1,55 @@
+"""Settings of `train` that the tools would accept and then fail on, or silently ignore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.machine import Machine
+from pipeline.training.abilities import FLASH, runs, weakest
+from pipeline.training.spec import TrainSpec
+
+
+def impossible(train: TrainSpec, machine: Machine) -> Iterator[str]:
+    """Of a section as it was written, `auto` and all."""
+    gpus = len(machine.gpus) if train.gpus == "auto" else train.gpus
+    attention, wheel = train.attention, "(see scripts/flash_attn_wheel.py)"
+    flash = gpus and train.precision != "float32" and any(runs(name, machine) for name in FLASH)
+    for field, text in (("packing", "packing"), ("padding_free", "laying rows end to end")):
+        if getattr(train, field) is not True:
+            continue
+        if attention not in (*FLASH, "auto"):
+            yield f"train.{field}: {text} needs flash-attention, but train.attention is {attention}"
+        elif train.precision == "float32":
+            yield f"train.{field}: {text} needs flash-attention, which computes in 16 bit; train.precision is float32"
+        elif attention == "auto" and not flash:
+            yield f"train.{field}: {text} needs flash-attention, which does not import or run here {wheel}"
+    if train.packing is True and train.padding_free is False:
+        yield "train.padding_free: packed rows are always laid end to end; leave it at auto, or turn packing off"
+    if attention in FLASH and not (gpus and runs(attention, machine)):
+        yield f"train.attention: {attention} does not import or run on this machine {wheel}"
+    elif attention in FLASH and train.precision == "float32":
+        yield f"train.attention: {attention} computes in 16 bit, but train.precision is float32; use sdpa or auto"
+    if train.precision == "float16" and not gpus:
+        yield "train.precision: float16 on a CPU makes every gradient infinite; use float32 or auto"
+    if train.precision == "bfloat16" and gpus and not machine.bf16:
+        yield f"train.precision: {weakest(machine)} has no bf16; use float16 or auto"
+    if train.deepspeed not in ("auto", "none") and machine.system != "Linux":
+        yield f"train.deepspeed: {train.deepspeed} needs Linux, this is {machine.system}"
+    if train.quantization != "none" and not gpus:
+        yield f"train.quantization: {train.quantization} saves GPU memory, and makes a CPU only slower; use none"
+    if train.quantization != "none" and train.deepspeed.startswith("zero3"):
+        yield f"train.quantization: {train.quantization} weights cannot be cut by {train.deepspeed}; use zero2 or none"
+    if train.liger is True and not gpus:
+        yield "train.liger: its kernels need a GPU; use auto"
+
+
+def indivisible(train: TrainSpec) -> Iterator[str]:
+    """Of a resolved section."""
+    assert isinstance(train.gpus, int) and isinstance(train.micro_batch_size, int)
+    micro, each = train.micro_batch_size, train.gpus or train.cpu_processes
+    if train.global_batch_size % (micro * train.processes):
+        yield (
+            f"train.global_batch_size: {train.global_batch_size} is not a multiple of micro_batch_size x "
+            f"{'GPUs' if train.gpus else 'processes'} x nodes = {micro} x {each} x {train.nodes} = "
+            f"{micro * train.processes}"
+        )

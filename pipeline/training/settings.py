@@ -1,0 +1,100 @@
+"""Every `auto` of the `train` section, decided from the machine and the model's shape, with its reason. Pure.
+
+What does not depend on memory comes first: GPUs, precision, attention, packing, fused kernels. The rest: placement.py.
+"""
+
+from __future__ import annotations
+
+from pipeline.machine import Machine
+from pipeline.training import deepspeed
+from pipeline.training.abilities import FLASH, precision, runs, weakest
+from pipeline.training.limits import impossible, indivisible
+from pipeline.training.placement import LATER, UNKNOWN, Settle, ShapeSource, by, place
+from pipeline.training.shape import ModelShape
+from pipeline.training.spec import TrainSpec
+
+
+def resolve_train(
+    train: TrainSpec,
+    machine: Machine,
+    shape: ModelShape | None,
+    choose: Settle,
+    problems: list[str],
+    source: ShapeSource = "files",
+) -> TrainSpec:
+    """The section without `auto`; what cannot be honoured on this machine is added to `problems`."""
+
+    def settle(field: str, value: object, reason: str) -> None:
+        nonlocal train
+        train = train.model_copy(update={field: value})
+        choose(field, value, reason)
+
+    problems.extend(impossible(train, machine))
+    if train.gpus == "auto":
+        count = len(machine.gpus)
+        settle("gpus", count, f"{count} visible" if count else "none visible: CPU")
+    assert isinstance(train.gpus, int)
+    if train.gpus > len(machine.gpus):
+        problems.append(f"train.gpus: {train.gpus} asked for, {len(machine.gpus)} visible on this machine")
+    if train.precision == "auto":
+        settle("precision", *precision(machine if train.gpus else machine.model_copy(update={"gpus": ()})))
+    if train.attention == "auto":
+        settle("attention", *_attention(train, machine))
+    flash = train.attention in FLASH
+    if train.packing == "auto":
+        why = "fewer padded tokens" if flash else "packing needs flash-attention (rows would see each other)"
+        settle("packing", flash, f"{train.attention}: {why}")
+    if train.padding_free == "auto":
+        why = "no padded tokens" if flash else "rows laid end to end need flash-attention"
+        settle("padding_free", flash, "part of packing" if train.packing else f"{train.attention}: {why}")
+    if train.liger == "auto":
+        settle("liger", *_liger(train, machine, shape, source))
+    elif train.liger and shape and machine.liger and shape.model_type not in machine.liger:
+        problems.append(f"train.liger: liger-kernel has nothing for {shape.model_type} and would do nothing; use auto")
+    place(train, machine, shape, settle, source)
+    if train.overlap_comm == "auto":
+        none = (False, "without DeepSpeed it has no meaning")
+        settle("overlap_comm", *(none if train.deepspeed == "none" else deepspeed.overlap(train)))
+    problems.extend(indivisible(train))
+    return train
+
+
+def needs_shape(train: TrainSpec, machine: Machine) -> bool:
+    """Whether some `auto` of this section depends on the model. On a CPU none does."""
+    if train.gpus == 0 or not machine.gpus:
+        return False
+    asked: list[object] = [train.micro_batch_size, train.gradient_checkpointing]
+    asked += [train.deepspeed] if machine.system == "Linux" else []
+    asked += [train.liger] if machine.liger else []
+    return "auto" in asked
+
+
+def accumulation(train: TrainSpec) -> int:
+    """Forward passes per optimizer step and process: global_batch_size / (micro_batch_size x processes)."""
+    assert isinstance(train.micro_batch_size, int)
+    return train.global_batch_size // (train.micro_batch_size * train.processes)
+
+
+def _attention(train: TrainSpec, machine: Machine) -> tuple[str, str]:
+    if not train.gpus:
+        return "sdpa", "flash-attention needs a GPU"
+    if train.precision == "float32":
+        return "sdpa", "flash-attention computes in 16 bit only"
+    flash = next((name for name in FLASH if runs(name, machine)), None)
+    if flash:
+        return flash, f"{flash} imports"
+    if machine.flash_attention:
+        return "sdpa", f"{machine.flash_attention[0]} does not run on {weakest(machine)}"
+    return "sdpa", "flash-attention does not import here"
+
+
+def _liger(train: TrainSpec, machine: Machine, shape: ModelShape | None, source: ShapeSource) -> tuple[bool, str]:
+    if not train.gpus:
+        return False, "its kernels need a GPU"
+    if not machine.liger:
+        return False, "liger-kernel does not import here"
+    if shape is None:
+        return False, LATER if source == "absent" else UNKNOWN
+    if shape.model_type not in machine.liger:
+        return False, f"liger-kernel has nothing for {shape.model_type or 'this model type'}"
+    return True, f"liger-kernel has fused kernels for {shape.model_type}{by(source)}"
