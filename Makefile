@@ -3,6 +3,8 @@
 RECIPE ?= recipes/demo.yaml
 ARGS   ?=
 PORT   ?= 5092
+# Whole files side by side: what a file has set up once serves all its tests.
+PYTEST ?= -n logical --maxprocesses 4 --dist loadfile
 RUNS   ?= $(or $(PIPELINE_RUNS),runs)
 VENV   := .venv
 RUN    := $(VENV)/bin/python
@@ -61,10 +63,10 @@ dashboard: setup
 	$(VENV)/bin/swanlab watch $(RUNS)/swanlog --host 127.0.0.1 --port $(PORT)
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(PYTEST)
 
 test-fast: $(VENV)/.installed-dev
-	$(RUN) -m pytest -m 'not slow'
+	$(RUN) -m pytest $(PYTEST) -m 'not slow'
 
 bench: $(VENV)/.installed-dev
 	scripts/bench.sh

@@ -235,6 +235,7 @@ def _one(model: str, rows: int, length: int, base: dict[str, Any] = GPU, **rest:
     return Setting(model, label, {**base, "global_batch_size": rows, **own})
 
 
+FLAGS = ("--write", "--check", "--rss", "--rss-of")
 SETTINGS = (
     _one("Qwen/Qwen3-0.6B", 2, 1024),
     _one("HuggingFaceTB/SmolLM2-135M", 8, 256, CPU),
@@ -324,6 +325,12 @@ def check(labels: list[str]) -> None:
 
 
 def main(words: list[str]) -> None:
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return
+    unknown = [word for word in words if word.startswith("-") and word not in FLAGS]
+    if unknown:
+        raise SystemExit(f"no such flag: {unknown[0]}; there are {', '.join(FLAGS)}")
     if words[:1] == ["--check"]:
         check(words[1:])
         return

@@ -11,6 +11,9 @@ from pipeline.errors import CommandFailedError
 from pipeline.processes import Rank
 from pipeline.settings import redact
 
+SHOWN = 20
+"""Last lines that a message repeats. The cause is looked for in these, then in all that were kept: torchrun's own
+traceback and its summary of eight ranks stand below it."""
 MEMORY = "memory"
 """Kind of failure that a smaller batch may cure: memory of a GPU or of the machine."""
 KILLED = "killed"
@@ -29,7 +32,7 @@ CAUSES = (
      "gradient_checkpointing: true, liger: true or deepspeed: zero3, too"),
     ("disk", r"No space left on device|Disk quota exceeded",
      "the disk is full: free some, or give another --runs-dir"),
-    ("nccl", r"NCCL (error|timeout|watchdog)|ncclInternalError",
+    ("nccl", r"NCCL (error|timeout|watchdog)|nccl(Internal|System|Remote)Error|caught collective operation timeout",
      "the GPUs lost each other (NCCL): see the log of each rank"),
     ("weights", r"SafetensorError|invalid JSON in header", "a weight file is cut or damaged: fetch it again"),
     ("port", r"Address already in use|EADDRINUSE", "a port is taken: stop the other server or wait for it to end"),
@@ -68,21 +71,22 @@ def failure(
 
     `out_of_memory` says whether the kernel has killed something for want of memory meanwhile; None: it does not tell.
     """
-    text = "\n".join(tail)
+    text = "\n".join(tail[-SHOWN:])
     kind, cause = _killed(status, text, out_of_memory)
-    if not cause:
-        kind, cause = next(((kind, why) for kind, pattern, why in CAUSES if re.search(pattern, text)), ("", ""))
+    for said in (text, "\n".join(tail)):
+        if not cause:
+            kind, cause = next(((kind, why) for kind, pattern, why in CAUSES if re.search(pattern, said)), ("", ""))
     if not cause:
         cause = _failed_first(text)
     lines = [f"{label}: the tool ended with status {status}" + (f": {cause}" if cause else "")]
     lines += ["command:", redact(str(command), hidden), f"last lines of {log}:"]
-    return CommandFailedError("\n".join([*lines, *(f"  | {line}" for line in tail)]), kind)
+    return CommandFailedError("\n".join([*lines, *(f"  | {line}" for line in tail[-SHOWN:])]), kind)
 
 
 def hang(label: str, words: str, ranks: Sequence[Rank], tail: Sequence[str]) -> CommandFailedError:
     """The error for a tool that was stopped because it did not get on: which of its processes hangs, last lines."""
     lines = [f"{label}: {words}, so it was stopped: {_suspects(ranks)}", "last lines of its log:"]
-    return CommandFailedError("\n".join([*lines, *(f"  | {line}" for line in tail)]), HANG)
+    return CommandFailedError("\n".join([*lines, *(f"  | {line}" for line in tail[-SHOWN:])]), HANG)
 
 
 def _killed(status: int, text: str, out_of_memory: bool | None) -> tuple[str, str]:  # noqa: FBT001

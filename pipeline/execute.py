@@ -156,7 +156,8 @@ class Executor:
                 try:
                     if process.poll() is None:
                         work.text = "stopping"
-                        processes.stop(process, str(folder), hurry=lambda: work.halt.now or bool(guard.stopped))
+                        hurry = lambda: work.halt.now or bool(guard.stopped)  # noqa: E731
+                        processes.stop(process, str(folder), stage.grace_s, hurry)
                 finally:
                     processes.sweep(str(folder))  # a launcher may end before its workers do
                     output.join()

@@ -26,6 +26,7 @@ LAST_WORDS_S = 5.0
 """For workers whose launcher died without ending them."""
 _HURRY_POLL_S = 0.2
 _VMSTAT = Path("/proc/vmstat")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,28 @@ def oom_kills() -> int | None:
     """How many processes the kernel has killed for want of memory since it started; None where it does not count."""
     try:
         found = re.search(r"^oom_kill (\d+)$", _VMSTAT.read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+def free_memory(cgroup: Path = _CGROUP) -> int:
+    """Bytes that can still be had: of the machine, or of the container where that has a limit."""
+    free = int(psutil.virtual_memory().available)
+    for limit, used, stat, cache in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        (*(f"memory/memory.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat")), "total_inactive_file"),
+    ):
+        most, taken = _number(cgroup / limit), _number(cgroup / used)
+        if most is not None and taken is not None:  # pages of files that are given up when memory is short do not count
+            free = min(free, max(0, most - taken + (_number(cgroup / stat, cache) or 0)))
+    return free
+
+
+def _number(path: Path, name: str = "") -> int | None:
+    """The number in a file of the kernel's, or of the line that begins with `name`; None where there is none."""
+    try:
+        found = re.search(rf"^{name} ?(\d+)$", path.read_text(encoding="ascii"), re.MULTILINE)
     except OSError:
         return None
     return int(found[1]) if found else None

@@ -91,6 +91,9 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     labels = planned.select(tuple(t for t in targets if t not in COMMANDS))
     if arguments.dry_run:
         told = dryrun.told(planned, store)
+        if recipe.train:
+            problems = checks.misfits(recipe.train, machine, found)
+            told["train"] = [*told.get("train", []), *(f"problem: {problem}" for problem in problems)]
         print(dryrun.render(planned, labels, choices, told), end="")
         return 0
     preflight.check_sources(recipe, planned.stages.values(), root, env)

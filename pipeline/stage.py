@@ -118,6 +118,8 @@ class Stage:
     """Kind of failure (`causes.CAUSES`) -> how often it is worth the same again, from where `resume` finds a way on."""
     watch: Callable[[Path], Watch] | None = None
     """(folder being written) -> what looks after the running tool."""
+    grace_s: float = 35.0
+    """Seconds its tool has to end after SIGTERM before it is killed. torchrun itself waits 30 s for its workers."""
     whole: tuple[int, ...] = (0,)
     """Exit statuses with which the tool leaves a whole output; any other is a failure."""
     verdict: Callable[[Mapping[str, Any]], str | None] = lambda _: None

@@ -11,7 +11,7 @@ from typing import IO, TextIO
 
 from pipeline.settings import redact
 
-TAIL_LINES = 20
+TAIL_LINES = 200
 _CHUNK = 1 << 16
 _LONGEST = 1 << 20
 """Bytes; a longer line is broken, so that output without newlines cannot fill the memory."""

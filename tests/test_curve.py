@@ -53,6 +53,19 @@ def test_what_is_not_a_record_is_left_out(tmp_path: Path) -> None:
     assert curve.last_record(tmp_path / "absent.jsonl") is None
 
 
+def test_the_last_record_of_a_long_log_is_found_in_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for several times a second: 100,000 steps are 30 MB."""
+    path = tmp_path / "logging.jsonl"
+    path.write_text("".join(line(step, loss=1.0) + "\n" for step in range(1, 3000)) + line(3000)[:20])
+    parsed = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: parsed.append(1) or loads(text))
+    assert (curve.last_record(path) or {})["global_step/max_steps"] == "2999/9"
+    assert len(parsed) < 1000
+    path.write_text(line(1) + "\n" + json.dumps({"words": "x" * 200_000}) + "\n")
+    assert (curve.last_record(path) or {})["global_step/max_steps"] == "1/9"
+
+
 def test_nan_is_seen_however_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "logging.jsonl"
     path.write_text(

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from data_prep.progress import Progress
 from pipeline import causes, execute, processes
 from pipeline.command import Command
 from pipeline.console import Console
-from pipeline.errors import CommandFailedError, OutputError, PreflightError
+from pipeline.errors import CommandFailedError, Interrupted, OutputError, PreflightError
 from pipeline.execute import Executor
 from pipeline.processes import Rank
 from pipeline.schedule import Schedule
+from pipeline.signals import Halt
 from pipeline.slots import kin
 from pipeline.stage import Signs, Stage, Trouble
 from pipeline.store import Store
@@ -369,6 +371,54 @@ def test_some_failures_are_worth_the_same_again_but_not_for_ever(tmp_path: Path)
     with pytest.raises(CommandFailedError):
         _run(tmp_path, _stage("train", fails + " ", retries={"killed": 1}))
     assert (tmp_path / "starts").read_text() == "xxxx"
+
+
+@pytest.mark.parametrize(("grace", "saved"), [(0.1, False), (20.0, True)])
+def test_a_stage_says_how_long_its_tool_may_take_to_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace: float, saved: bool
+) -> None:
+    monkeypatch.setattr(processes, "LAST_WORDS_S", 0.1)
+    code = (
+        "import signal, sys, time\n"
+        f"def end(*_): time.sleep(2); open({str(tmp_path / 'saved')!r}, 'w').close(); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        f"open({str(tmp_path / 'up')!r}, 'w').close()\n"
+        "time.sleep(60)"
+    )
+    halt = Halt()
+    work = execute.Work(_stage("train", code, grace_s=grace), "the.label", halt)
+    executor = Executor(_store(tmp_path), {"PATH": ""}, Console())
+    with ThreadPoolExecutor() as threads:
+        made = threads.submit(executor.make, work)
+        wait_for((tmp_path / "up").exists, 30)
+        halt.note(signal.SIGTERM)
+        assert isinstance(made.exception(), Interrupted)
+    assert (tmp_path / "saved").exists() == saved
+
+
+def test_a_cause_above_the_summary_of_torchrun_is_found(tmp_path: Path) -> None:
+    """With eight ranks that summary alone is longer than what is shown."""
+    lines = [
+        "[rank3]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        *(f"torchrun line {n}" for n in range(80)),
+        "Root Cause (first observed failure):",
+        "[0]:",
+        "  rank      : 3 (local_rank: 3)",
+        "  exitcode  : 1 (pid: 4711)",
+    ]
+    error = causes.failure("train", Command(("swift", "sft")), 1, lines, tmp_path / "log.txt", ())
+    assert error.kind == "memory"
+    assert "GPU memory ran out" in str(error)
+    assert "torchrun line 79" in str(error)
+    assert len(str(error).splitlines()) < 30
+    # What is shown tells more than what came before.
+    nearer = causes.failure("train", Command(("swift", "sft")), 1, [*lines, "NCCL error in: x"], tmp_path / "l", ())
+    assert nearer.kind == "nccl"
+
+
+def test_a_timeout_of_nccl_has_a_name(tmp_path: Path) -> None:
+    line = "[rank1]: [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=9, OpType=ALLREDUCE)"
+    assert causes.failure("train", Command(("swift",)), 1, [line], tmp_path / "log.txt", ()).kind == "nccl"
 
 
 NODE = {"WORLD_SIZE": "10", "LOCAL_WORLD_SIZE": "2"}

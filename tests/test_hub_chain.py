@@ -53,6 +53,7 @@ def test_model_and_data_by_id(hub: str, tmp_path: Path) -> None:
             "tokens": "off",
         },
         "train": {"max_steps": 4, "global_batch_size": 4},
+        "export": {"check": "off"},  # nor weights that could be compared
         "tracking": {"mode": "disabled"},
     }
     path = tmp_path / "recipe.yaml"

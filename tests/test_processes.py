@@ -75,6 +75,23 @@ def _start(pids: Path, code: str, tag: str) -> subprocess.Popen[bytes]:
     return process
 
 
+@pytest.mark.parametrize(("files", "expected"), [
+    ({"memory.max": "max", "memory.current": "9"}, None),
+    ({}, None),
+    ({"memory.max": "1000000", "memory.current": "700000", "memory.stat": "anon 1\ninactive_file 200000\n"}, 500_000),
+    ({"memory.max": "1000000", "memory.current": "1200000"}, 0),
+    ({"memory/memory.limit_in_bytes": "1000000", "memory/memory.usage_in_bytes": "600000",
+      "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 100000\n"}, 500_000),
+    ({"memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.usage_in_bytes": "6"}, None),
+])  # fmt: skip
+def test_free_memory_is_that_of_the_container(tmp_path: Path, files: dict[str, str], expected: int | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = processes.free_memory(tmp_path)
+    assert found == expected if expected is not None else found > 50_000_000
+
+
 def test_stop_ends_workers_in_other_sessions_quickly(pids: Path) -> None:
     process = _start(pids, LAUNCHER, "tag-a")
     clock = time.monotonic()

@@ -98,7 +98,7 @@ def speed_note(report: Report) -> Phrase | str:
 
 
 def _gib(size: float) -> str:
-    return f"{size / GIB:,.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:,.0f} MiB"
+    return f"{size / GIB:,.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.3g} MiB"
 
 
 _PLANNED: dict[str, tuple[Phrase, Callable[[float], str]]] = {

@@ -69,7 +69,7 @@ TRAINING = {
     "what the adapter changes, nats": "适配器带来的改变（nat）",
     "asked": "提问",
     "{n} prompts, {tokens} tokens": "{n} 个提示，{tokens} 个词元",
-    "{n} of {total}": "{total} 中 {n}",
+    "{n} of {total}": "{total} 个中 {n} 个",
     "prompts rendered as in training": "与训练时一致的提示",
     "tensors compared": "比较的张量",
     "different": "不同",
@@ -89,8 +89,41 @@ TRAINING_REMARKS = {
     "plan: data.tokens is off: tokens, dropped rows and packed rows are not known": (
         "计划：data.tokens 已关闭：词元数、丢弃行与打包行未知"
     ),
-    "plan: {rows} will be left out: too long, or not to be encoded": "计划：{rows} 将被略去：过长或无法编码",
-    "plan: {rows} will be cut at {n} tokens": "计划：{rows} 将在 {n} 个词元处截断",
+    "plan: about {n} of {total} rows ({share}) will be left out: too long, or not to be encoded": (
+        "计划：{total} 行中约 {n} 行（{share}）将被略去：过长或无法编码"
+    ),
+    "plan: {n} of {total} rows ({share}) will be left out: too long, or not to be encoded": (
+        "计划：{total} 行中有 {n} 行（{share}）将被略去：过长或无法编码"
+    ),
+    "plan: about {n} of {total} rows ({share}) will be cut at {tokens} tokens": (
+        "计划：{total} 行中约 {n} 行（{share}）将在 {tokens} 个词元处截断"
+    ),
+    "plan: {n} of {total} rows ({share}) will be cut at {tokens} tokens": (
+        "计划：{total} 行中有 {n} 行（{share}）将在 {tokens} 个词元处截断"
+    ),
+    "plan: memory is tight: about {need} of {room} GiB, and the estimate is good to some 15 %": (
+        "计划：内存（显存）吃紧：约 {need} GiB，共 {room} GiB，而估计的误差约为 15 %"
+    ),
+    "plan: train.epochs: {rows} rows, packed into {units}, in batches of {batch}, make 1 optimizer step in all; "
+    "set {ways}; or give max_steps, if so few are meant": (
+        "计划：train.epochs：{rows} 行 打包成 {units} 行，每批 {batch}，一共只有 1 个优化步；请设 {ways}；"
+        "若确实只要这么少，给出 max_steps"
+    ),
+    "plan: train.epochs: {rows} rows, packed into {units}, in batches of {batch}, make {n} optimizer steps in all; "
+    "set {ways}; or give max_steps, if so few are meant": (
+        "计划：train.epochs：{rows} 行 打包成 {units} 行，每批 {batch}，一共只有 {n} 个优化步；请设 {ways}；"
+        "若确实只要这么少，给出 max_steps"
+    ),
+    "plan: train.epochs: {rows} rows, in batches of {batch}, make 1 optimizer step in all; "
+    "set {ways}; or give max_steps, if so few are meant": (
+        "计划：train.epochs：{rows} 行，每批 {batch}，一共只有 1 个优化步；请设 {ways}；"
+        "若确实只要这么少，给出 max_steps"
+    ),
+    "plan: train.epochs: {rows} rows, in batches of {batch}, make {n} optimizer steps in all; "
+    "set {ways}; or give max_steps, if so few are meant": (
+        "计划：train.epochs：{rows} 行，每批 {batch}，一共只有 {n} 个优化步；请设 {ways}；"
+        "若确实只要这么少，给出 max_steps"
+    ),
     "plan: max_steps: {n} steps go {times} times over the data": "计划：max_steps：{n} 步相当于遍历数据 {times} 次",
     "plan: the model's files do not say enough of its shape: memory and time are not estimated": (
         "计划：模型文件不足以说明其结构：未估计内存与用时"
@@ -99,6 +132,35 @@ TRAINING_REMARKS = {
     "training: the loss does not fall: it began at {first} and is {last} at step {step}; is train.learning_rate too "
     "low, or do the answers not follow from the questions?": (
         "训练：损失没有下降：开始为 {first}，第 {step} 步为 {last}；是 train.learning_rate 太低，还是答案与问题无关？"
+    ),
+    "training: a step takes {now} s, {times} times as long as before ({usual} s): does something else use the GPUs, "
+    "the cores or the disk, or are they throttled (heat, power)?": (
+        "训练：每步用时 {now} 秒，是此前（{usual} 秒）的 {times} 倍：是否有别的程序在用 GPU、CPU 或磁盘，"
+        "或因温度、功耗而降频？"
+    ),
+    "training: passed over {checkpoint} of attempt {attempt}: {why}": (
+        "训练：跳过第 {attempt} 次尝试的 {checkpoint}：{why}"
+    ),
+    "training: no checkpoint to go on from: from the beginning": "训练：没有可以接着训练的检查点：从头开始",
+    "training: started a second time: {why}": "训练：又启动了一次：{why}",
+    "merge: the adapter changes next to nothing: log-probabilities by {change} on average, where rounding the merged "
+    "weights to {dtype} may cost {tolerance}; train longer or at a higher learning rate, or set export.precision: "
+    "float32": (
+        "合并：适配器几乎没有改变什么：对数概率平均变化 {change}，而合并权重舍入到 {dtype} 就可能差 {tolerance}；"
+        "请训练更久、提高学习率，或设 export.precision: float32"
+    ),
+    "merge: trained on a base quantized to {bits} and merged into the whole one: the merge was checked against the "
+    "whole base + adapter; what the adapter had learned about the quantization is lost": (
+        "合并：在量化为 {bits} 的基座上训练，合并进完整基座：已与完整基座加适配器比较；"
+        "适配器针对量化误差学到的部分会丢失"
+    ),
+    "merge: the merged folder renders prompts other than the base model's does ({cases}), so base and tuned were not "
+    "asked the same: compare tokenizer_config.json and chat_template.jinja of both": (
+        "合并：合并后的模型渲染出的提示与基座不同（{cases}），两者被问的不一样："
+        "请比较双方的 tokenizer_config.json 和 chat_template.jinja"
+    ),
+    "merge: prompts differ between training and {who} ({which}): {diff}": (
+        "合并：训练与 {who} 的提示不同（{which}）：{diff}"
     ),
     "merge: the merged model was not compared with base + adapter: {why}": "合并：未与基座加适配器比较：{why}",
     "merge: the training changed nothing: base, base + adapter and the merged model give the same probabilities": (

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.template import SETTINGS
+from pipeline.causes import MEMORY
 from pipeline.command import Command, flags
 from pipeline.errors import OutputError
 from pipeline.files import read_json
 from pipeline.recipe import Recipe
-from pipeline.stage import CPU_ENV, Paths, Source, Stage
+from pipeline.stage import CPU_ENV, Args, Paths, Source, Stage
 from pipeline.stages import prepare, train
 from pipeline.stages.count_tokens import pair
 from pipeline.stages.evaluate import applies_template
@@ -46,8 +47,14 @@ def stage(recipe: Recipe, *, base: Stage | Source, data: Stage, trained: Stage, 
         collect=_collect,
         env={"HF_HUB_OFFLINE": "1", **({} if cuda else CPU_ENV)},
         gpus=1 if cuda else 0,
+        retry=_retry,
         verdict=merge_check.problem if recipe.export.check == "fail" else Stage.verdict,
     )
+
+
+def _retry(kind: str, plumbing: Args) -> Args | None:
+    """On the CPU where the GPU had no room: somebody else may sit on it, whom our slots do not know."""
+    return {**plumbing, "cuda": False} if kind == MEMORY and plumbing["cuda"] else None
 
 
 def readers(recipe: Recipe) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def stage(
 
 def _facts(machine: Machine) -> dict[str, Any]:
     whole = machine.model_dump(mode="json")
-    return {name: whole[name] for name in ("system", "cpus", "memory_gb", "gpus")}
+    return {name: whole[name] for name in ("system", "cpus", "memory_gb", "gpus", "liger")}
 
 
 def _command(stage: Stage, out: Path, deps: Paths) -> Command:

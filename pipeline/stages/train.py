@@ -14,6 +14,7 @@ from pipeline.recipe import ModelSpec
 from pipeline.stage import Args, Paths, Resumption, Source, Stage
 from pipeline.stages import prepare
 from pipeline.training import adapter, curve, deepspeed, launch, resume, selection
+from pipeline.training import lora as lora_targets
 from pipeline.training.proof import proof
 from pipeline.training.settings import accumulation
 from pipeline.training.spec import HealthSpec, TrainSpec
@@ -22,6 +23,8 @@ from pipeline.training.watch import TrainingWatch, earlier
 DEEPSPEED = "deepspeed.json"
 GRACEFUL = "graceful_exit"
 """ms-swift's callback; transformers' `enable_jit_checkpoint` deadlocks with several processes."""
+GRACE_S = 180.0
+"""To end the optimizer step and save: a large model takes a minute for one alone. Two signals do not wait."""
 STOP_FILE = Path("/tmp/stop")  # noqa: S108  its place is ms-swift's
 """At this file's sight that callback ends a training, too, whoever made it."""
 
@@ -48,7 +51,9 @@ def stage(
         "max_length": spec.max_length,
         "truncation_strategy": spec.truncation,
         "per_device_train_batch_size": spec.micro_batch_size,
-        "per_device_eval_batch_size": spec.micro_batch_size,
+        # liger makes no scores of the whole vocabulary in training, but in an evaluation (where a model is not
+        # `training`) all of them: 2.8 GiB a row of 2048 tokens and 152k words. It would run out of memory there.
+        "per_device_eval_batch_size": 1 if spec.liger else spec.micro_batch_size,
         "gradient_accumulation_steps": accumulation(spec),
         # Both are always said: swift turns fp16 on by itself where the weights are float32.
         "torch_dtype": spec.held_in,
@@ -101,10 +106,11 @@ def stage(
         env={"HF_HUB_OFFLINE": "1", **launch.environment(spec)},
         gpus=spec.gpus,
         progress=_progress,
-        resume=partial(_resume, args),
+        resume=partial(_resume, args, spec.health),
         finish=partial(_gather, tuple(wanted)),
         verdict=partial(_kept, tuple(wanted)),
         watch=partial(TrainingWatch, spec=spec.health),
+        grace_s=GRACE_S,
         # A second try after what may have been bad luck: a process killed from outside, one that hung, a lost network.
         retries={KILLED: 1, HANG: 1, "nccl": 1},
     )
@@ -132,12 +138,14 @@ def _tuner(spec: TrainSpec) -> dict[str, Any]:
     if spec.tuner == "full":
         return {"tuner_type": "full"}
     targets = spec.target_modules if isinstance(spec.target_modules, str) else list(spec.target_modules)
+    # --target_modules takes names only: a regex given there is one name that no layer has.
+    flag = "target_regex" if lora_targets.by_regex(spec) else "target_modules"
     lora = {
         "tuner_type": "lora",
         "lora_rank": spec.rank,
         "lora_alpha": spec.alpha,
         "lora_dropout": spec.dropout,
-        "target_modules": targets,
+        flag: targets,
         "use_dora": spec.dora,
         "use_rslora": spec.rslora,
     }
@@ -164,9 +172,9 @@ def _command(stage: Stage, out: Path, deps: Paths) -> Command:
     return Command((*stage.program, *words), env=dict(stage.env), files=files)
 
 
-def _resume(args: Args, attempts: Sequence[Path]) -> Resumption:
+def _resume(args: Args, watched: HealthSpec, attempts: Sequence[Path]) -> Resumption:
     """From the newest checkpoint that is whole, over all earlier attempts."""
-    way = resume.newest_checkpoint(attempts, args)
+    way = resume.newest_checkpoint(attempts, args, diverged=watched.diverged)
     remarks = tuple(f"passed over {reason}" for reason in way.passed_over)
     if way.checkpoint is None:
         return Resumption({}, (*remarks, "no checkpoint to go on from: from the beginning") if remarks else ())
@@ -181,7 +189,8 @@ def _gather(wanted: Sequence[int], out: Path, _deps: Paths) -> None:
     best = selection.best_step(checkpoint(out))
     for step in {*wanted, *([] if best is None else [best])}:
         place = checkpoint(out, step)
-        found = [checkpoint(attempt, step) for attempt in out.parent.glob("*") if attempt != out]
+        # Of several the newest: the training went back behind the others.
+        found = [checkpoint(attempt, step) for attempt in reversed(earlier(out))]
         whole = [path for path in found if path.is_dir() and not adapter.checkpoint_problem(path)]
         if whole and not place.exists():
             whole[0].rename(place)

@@ -8,6 +8,9 @@ from pipeline.machine import Machine
 FLASH = {"flash_attention_2": (8, 0), "flash_attention_3": (9, 0), "flash_attention_4": (9, 0)}
 """Implementations, the proven first, with the least compute capability each runs on."""
 
+_HOPPER = "flash_attention_3"
+"""Its kernels use instructions that Hopper (9, 0) alone has: it imports on Blackwell, and fails there."""
+
 
 def precision(machine: Machine) -> tuple[Precision, str]:
     """Data type to compute in, and why."""
@@ -25,4 +28,7 @@ def weakest(machine: Machine) -> str:
 
 
 def runs(flash: str, machine: Machine) -> bool:
-    return flash in machine.flash_attention and all(gpu.compute_capability >= FLASH[flash] for gpu in machine.gpus)
+    if flash not in machine.flash_attention:
+        return False
+    found = [gpu.compute_capability for gpu in machine.gpus]
+    return all(one >= FLASH[flash] and (flash != _HOPPER or one < (10, 0)) for one in found)

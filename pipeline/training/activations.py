@@ -63,6 +63,17 @@ def layout(train: TrainSpec, tokens: int | None) -> Layout:
     return Layout(rows, length, padded=rows > 1)
 
 
+def evaluation(shape: ModelShape, train: TrainSpec, tokens: int | None, size: int) -> int:
+    """Bytes at the peak of an evaluation, where that may be more than in training: with liger.
+
+    Its fused loss is for training alone (liger_kernel/transformers/model/*.py, skip_logits): in an evaluation there are
+    all scores of a row, their float32 copy and log-softmax. (stages/train.py: one row at a time.)
+    """
+    if train.liger is not True:
+        return 0
+    return layout(train.model_copy(update={"micro_batch_size": 1}), tokens).tokens * shape.vocab * (size + 4 + 4)
+
+
 def peak(shape: ModelShape, train: TrainSpec, targets: Sequence[Linear], at: Layout, size: int) -> Held:
     """`size`: bytes of the numbers that are computed with."""
     stream = _stream(train, size)

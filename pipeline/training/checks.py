@@ -25,14 +25,20 @@ def libraries(stage: Stage) -> Iterator[str]:
             yield f"train.{setting}: needs {library}, which is not installed; {remedy}"
 
 
+def misfits(train: TrainSpec, machine: Machine, found: Located) -> list[str]:
+    """Why a training cannot fit into memory, whatever the data are, and what would make it fit."""
+    problems = fit.misfit(found.shape, train, machine) if found.shape else []
+    return [
+        f"{problem} (by the model's published shape)" if found.source == "table" else problem for problem in problems
+    ]
+
+
 def check_fit(train: TrainSpec, machine: Machine, found: Located) -> list[str]:
     """Remarks on a training that cannot fit into memory; PreflightError where `train.misfit` refuses it.
 
     Before the data are there: what is too much with short rows is too much with any. The stage `plan` looks again.
     """
-    problems = fit.misfit(found.shape, train, machine) if found.shape else []
-    if found.source == "table":
-        problems = [f"{problem} (by the model's published shape)" for problem in problems]
+    problems = misfits(train, machine, found)
     if problems and train.misfit == "refuse":
         raise PreflightError([f"{problem}; or train.misfit: warn" for problem in problems])
     return problems

@@ -10,6 +10,8 @@ from typing import Any
 
 Point = dict[str, Any]
 LOG = "logging.jsonl"
+_END = 1 << 16
+"""Bytes of a log in which its last record is looked for first."""
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
@@ -64,11 +66,16 @@ def stitch(attempts: Iterable[list[Point]]) -> list[Point]:
 
 
 def last_record(path: Path) -> dict[str, Any] | None:
-    last = None
-    for record in records(path):
-        if "global_step/max_steps" in record:
-            last = record
-    return last
+    """Asked for all the time, so only the end is read: a long training logs tens of megabytes."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return None
+    for start in (max(0, size - _END), 0):  # what the first byte cuts is no JSON
+        found = [record for record in follow(path, start)[0] if "global_step/max_steps" in record]
+        if found:
+            return found[-1]
+    return None
 
 
 def loss_scaled(attempt: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -95,15 +96,18 @@ def _ways(shape: ModelShape, train: TrainSpec, machine: Machine, longest: int | 
 
     The mild ones first, which change no result, and with room to spare, if that can be had.
     """
-    mild = list(_mild(train))
-    for remedies in (mild, [*mild, *_harsh(train)]):
+    mild = list(_mild(shape, train, machine))
+    for remedies in (mild, [*mild, *_harsh(train, machine)]):
         for share in (TIGHT, 1.0):
             alone = [
                 one for one in remedies
                 if not _excess(shape, train.model_copy(update=one), machine, longest, share)
             ]  # fmt: skip
             first = list({next(iter(one)): one for one in reversed(alone)}.values())[::-1]  # of zero2 and zero3, zero2
-            ways = [[one] for one in first[:NAMED]] or _together(shape, train, machine, longest, share, remedies)
+            ways = [[one] for one in first[:NAMED]]
+            # Without ZeRO 3, too: it shuts out quantization, which may do more.
+            for some in (remedies, [one for one in remedies if not str(one.get("deepspeed")).startswith("zero3")]):
+                ways = ways or _together(shape, train, machine, longest, share, some)
             if ways:
                 return "it would fit with " + ", or with ".join(_with(shape, train, way, longest) for way in ways)
     return "no setting makes it fit: take a smaller model, or more or larger GPUs"
@@ -120,7 +124,10 @@ def _together(
     """[the few settings that together make it fit], or []."""
 
     def excess(changes: Sequence[Changes]) -> float:
-        return _excess(shape, train.model_copy(update=_merged(changes)), machine, longest, share)
+        changed = train.model_copy(update=_merged(changes))
+        if changed.quantization != "none" and changed.deepspeed.startswith("zero3"):
+            return math.inf  # would be refused: limits.py
+        return _excess(shape, changed, machine, longest, share)
 
     chosen: list[Changes] = []
     for one in remedies:
@@ -134,21 +141,22 @@ def _together(
     return [chosen]
 
 
-def _mild(train: TrainSpec) -> Iterator[Changes]:
+def _mild(shape: ModelShape, train: TrainSpec, machine: Machine) -> Iterator[Changes]:
     """What costs speed at most, the cheapest first."""
     if train.gradient_checkpointing is not True:
         yield {"gradient_checkpointing": True}
-    if train.gpus and train.liger is not True:
+    # Where liger-kernel is not installed, nobody knows whether it has anything for this model: setting it tells.
+    if train.gpus and train.liger is not True and (not machine.liger or shape.model_type in machine.liger):
         yield {"liger": True}
     if train.micro_batch_size != 1:
         yield {"micro_batch_size": 1}
-    if train.processes > 1:
+    if train.processes > 1 and machine.system == "Linux":
         for stage in (2, 3):
             if stage > memory.stage(train) and not (stage == 3 and train.quantization != "none"):
                 yield {"deepspeed": f"zero{stage}"}
 
 
-def _harsh(train: TrainSpec) -> Iterator[Changes]:
+def _harsh(train: TrainSpec, machine: Machine) -> Iterator[Changes]:
     """What changes the training itself, or makes it slow by far."""
     zero, quantized = memory.stage(train), train.quantization != "none"
     length = train.max_length // 2
@@ -157,7 +165,7 @@ def _harsh(train: TrainSpec) -> Iterator[Changes]:
         length //= 2
     if train.gpus and train.tuner == "lora" and not quantized and zero < 3:
         yield {"quantization": "4bit"}
-    if train.gpus and not memory.offloaded(train) and not quantized:
+    if train.gpus and not memory.offloaded(train) and not quantized and machine.system == "Linux":
         yield from ({"deepspeed": f"zero{stage}_offload"} for stage in (2, 3) if stage >= zero)
     if train.tuner == "full":
         yield {"tuner": "lora"}

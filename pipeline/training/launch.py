@@ -52,9 +52,10 @@ def plumbing(train: TrainSpec) -> dict[str, Any]:
     cpu = train.gpus == 0
     return {
         "use_cpu": cpu,
-        # The default of 208 days lets a dead rank hang the others for ever. (On CPUs transformers 5.19 does not pass it
-        # on, and gloo's own half hour holds.)
-        "ddp_timeout": 1800,
+        # The default of 208 days lets a dead rank hang the others for ever. The watch is faster. Not less than this:
+        # the others wait in a barrier while one rank tokenizes a million rows, or writes a large checkpoint to a slow
+        # disk. (On CPUs transformers 5.19 does not pass it on: gloo's own half hour holds.)
+        "ddp_timeout": 6 * 3600,
         **({"dataloader_num_workers": 0} if cpu else {}),
         **({"ddp_backend": "gloo"} if cpu and train.processes > 1 else {}),
         **({"external_plugins": [PLUGIN]} if cpu and train.deepspeed != "none" else {}),

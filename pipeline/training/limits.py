@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from pipeline.machine import Machine
 from pipeline.training.abilities import FLASH, runs, weakest
+from pipeline.training.lora import targets
+from pipeline.training.shape import ModelShape
 from pipeline.training.spec import TrainSpec
 
 
@@ -43,13 +45,24 @@ def impossible(train: TrainSpec, machine: Machine) -> Iterator[str]:
         yield "train.liger: its kernels need a GPU; use auto"
 
 
-def indivisible(train: TrainSpec) -> Iterator[str]:
-    """Of a resolved section."""
+def expertless(train: TrainSpec, shape: ModelShape | None) -> Iterator[str]:
+    """What peft refuses where LoRA is put on experts, once the model is loaded (tuners/lora/layer.py, ParamWrapper)."""
+    if train.tuner == "full" or shape is None or all(part.ranks == 1 for part in targets(shape, train)):
+        return
+    for field, asked, off in (("dropout", train.dropout, 0), ("dora", train.dora, "false")):
+        if asked:
+            yield f"train.{field}: peft puts LoRA on experts without it; set it to {off}, or target_modules: all-linear"
+
+
+def indivisible(train: TrainSpec, *, by_hand: bool) -> Iterator[str]:
+    """Of a resolved section; `by_hand`: its micro batch was not `auto`, so the remedy has to keep it."""
     assert isinstance(train.gpus, int) and isinstance(train.micro_batch_size, int)
     micro, each = train.micro_batch_size, train.gpus or train.cpu_processes
     if train.global_batch_size % (micro * train.processes):
+        step = train.processes * (micro if by_hand else 1)
+        below = train.global_batch_size // step * step
         yield (
             f"train.global_batch_size: {train.global_batch_size} is not a multiple of micro_batch_size x "
             f"{'GPUs' if train.gpus else 'processes'} x nodes = {micro} x {each} x {train.nodes} = "
-            f"{micro * train.processes}"
+            f"{micro * train.processes}; set it to {f'{below} or ' if below else ''}{below + step}"
         )

@@ -33,6 +33,11 @@ def trainable(shape: ModelShape, train: TrainSpec) -> int:
     )
 
 
+def by_regex(train: TrainSpec) -> bool:
+    """Whether the targets are a regex over whole names: a string that is no plain name."""
+    return isinstance(train.target_modules, str) and _REGEX.search(train.target_modules) is not None
+
+
 def targets(shape: ModelShape, train: TrainSpec) -> tuple[Linear, ...]:
     """The layers that LoRA is put on, each with the number of its blocks.
 
@@ -41,8 +46,8 @@ def targets(shape: ModelShape, train: TrainSpec) -> tuple[Linear, ...]:
     asked = (train.target_modules,) if isinstance(train.target_modules, str) else train.target_modules
     if "all-linear" in asked:
         found = shape.linears
-    elif isinstance(train.target_modules, str) and _REGEX.search(train.target_modules):
-        pattern = re.compile(train.target_modules)
+    elif by_regex(train):
+        pattern = re.compile(asked[0])
         found = _some(shape.linears, lambda name: pattern.fullmatch(name) is not None)
         if shape.experts and shape.model_type in _FUSED:  # peft makes ends of names of it, in all blocks
             ends = {_end(part.name) for part in found}

@@ -77,6 +77,8 @@ def estimate(shape: ModelShape, train: TrainSpec, *, processes: int, tokens: int
     if not _accumulates(train, processes):
         # Gradients are made while activations go: they are never all there at once.
         over = max(over - static["gradients"], held.last)
+    # No gradients are there during an evaluation.
+    over = max(over, copies + activations.evaluation(shape, train, tokens, size) - static["gradients"])
     logits = min(held.logits, over)
     known = {**static, "activations": over - logits, "logits": logits}
     workspace = _buffers(shape, train, size, processes)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from data_prep.errors import InputError
 from data_prep.template import TemplateSpec, parse_settings, quiet
+from pipeline import processes
 from pipeline.files import read_json, write_json
 from pipeline.training import merge_check, merge_prompts, merge_tensors
 
@@ -39,6 +40,12 @@ def arithmetic(parameters: float, free: float) -> str | None:
     """The data type to compute in, by bytes of free memory; None if not even two bytes a weight fit."""
     room = 0.85 * free
     return "float32" if 4 * parameters <= room else "bfloat16" if 2 * parameters <= room else None
+
+
+def placed(parameters: float, places: Sequence[tuple[bool, float]]) -> tuple[bool, str | None]:
+    """On a GPU or not, and the data type: the first of (GPU?, free bytes) with room, else the last one without."""
+    found = [(cuda, arithmetic(parameters, free)) for cuda, free in places]
+    return next((one for one in found if one[1]), found[-1])
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -114,12 +121,12 @@ def logits(options: argparse.Namespace, template: Any, given: Sequence[dict[str,
             "unchecked": f"its weights are quantized ({method}), which is more than rounding: the scores tell its cost"
         }
     parameters, stored = merge_tensors.size(options.merged)
-    free = free_memory(cuda=options.cuda)
-    dtype = arithmetic(parameters, free)
+    places = [(cuda, free_memory(cuda=cuda)) for cuda in ((True, False) if options.cuda else (False,))]
+    options.cuda, dtype = placed(parameters, places)
     if dtype is None:
         return {
             "unchecked": f"{parameters / 1e9:.1f} B parameters need {2 * parameters / 2**30:.0f} GiB of memory, and "
-            f"{free / 2**30:.0f} GiB are free"
+            f"{max(free for _, free in places) / 2**30:.0f} GiB are free"
         }
     limits = budget(parameters, cuda=options.cuda)
     prompts = merge_prompts.encoded(template, given, limits.rows, limits.tokens)
@@ -224,9 +231,7 @@ def free_memory(*, cuda: bool) -> float:
         import torch
 
         return float(torch.cuda.mem_get_info()[0])
-    import psutil
-
-    return float(psutil.virtual_memory().available)
+    return float(processes.free_memory())
 
 
 def say(text: str) -> None:

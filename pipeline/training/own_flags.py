@@ -13,6 +13,7 @@ FIELDS: Mapping[str, str] = {
     "lora_alpha": "train.alpha",
     "lora_dropout": "train.dropout",
     "target_modules": "train.target_modules",
+    "target_regex": "train.target_modules",
     "use_dora": "train.dora",
     "use_rslora": "train.rslora",
     "learning_rate": "train.learning_rate",

@@ -58,10 +58,16 @@ def place(
 
 
 def _first_that_fits(plans: Sequence[TrainSpec], needs: Sequence[int], memory_bytes: float) -> int | None:
-    for share, offloads in ((HEADROOM, False), (BRIM, False), (HEADROOM, True), (BRIM, True)):
-        for index, (plan, need) in enumerate(zip(plans, needs, strict=True)):
-            if memory.offloaded(plan) == offloads and need <= share * memory_bytes:
+    for offloads in (False, True):
+        mine = [index for index, plan in enumerate(plans) if memory.offloaded(plan) == offloads]
+        for index in mine:
+            if needs[index] <= HEADROOM * memory_bytes:
                 return index
+        for index in mine:
+            if needs[index] <= BRIM * memory_bytes:
+                # At the brim every byte counts: what takes least under the same ZeRO, not the fastest.
+                same = [other for other in mine if plans[other].deepspeed == plans[index].deepspeed]
+                return min(same, key=lambda other: needs[other])
     return None
 
 
@@ -145,6 +151,8 @@ def _reasons(
         saved = f"without it {without} at the least, with it {need}"
     share = max(train.global_batch_size // train.processes, 1)
     rows = f"the largest part of each GPU's {share} that fits, {AUTO_MICRO_BATCH} at most: {need}"
+    if needs[chosen] > HEADROOM * min(gpu.memory_gb for gpu in machine.gpus) * 2**30:
+        rows = f"the least that can be, as the GPU is full: {need}"
     return {"deepspeed": zero, "gradient_checkpointing": saved, "micro_batch_size": rows}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,15 @@ def proof(
         "checkpoint": chosen.resolve().name,
         "steps": state["global_step"],
         "epochs": state.get("epoch"),
-        "first_loss": losses[0] if losses else None,
-        "last_loss": losses[-1] if losses else None,
-        "last_eval_loss": evals[-1] if evals else None,
+        "first_loss": _finite(losses[:1]),
+        "last_loss": _finite(losses[-1:]),
+        "last_eval_loss": _finite(evals[-1:]),
     }
+
+
+def _finite(values: Sequence[float]) -> float | None:
+    """The only value; None if there is none, or none that JSON could hold."""
+    return values[0] if values and math.isfinite(values[0]) else None
 
 
 def _short(state: Mapping[str, Any], planned: int | None, args: Mapping[str, Any]) -> str | None:

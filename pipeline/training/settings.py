@@ -8,7 +8,7 @@ from __future__ import annotations
 from pipeline.machine import Machine
 from pipeline.training import deepspeed
 from pipeline.training.abilities import FLASH, precision, runs, weakest
-from pipeline.training.limits import impossible, indivisible
+from pipeline.training.limits import expertless, impossible, indivisible
 from pipeline.training.placement import LATER, UNKNOWN, Settle, ShapeSource, by, place
 from pipeline.training.shape import ModelShape
 from pipeline.training.spec import TrainSpec
@@ -29,6 +29,7 @@ def resolve_train(
         train = train.model_copy(update={field: value})
         choose(field, value, reason)
 
+    by_hand = train.micro_batch_size != "auto"
     problems.extend(impossible(train, machine))
     if train.gpus == "auto":
         count = len(machine.gpus)
@@ -55,7 +56,8 @@ def resolve_train(
     if train.overlap_comm == "auto":
         none = (False, "without DeepSpeed it has no meaning")
         settle("overlap_comm", *(none if train.deepspeed == "none" else deepspeed.overlap(train)))
-    problems.extend(indivisible(train))
+    problems.extend(expertless(train, shape))
+    problems.extend(indivisible(train, by_hand=by_hand))
     return train
 
 

@@ -33,7 +33,7 @@ class Planned(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     what: Literal["steps", "tokens_per_epoch", "trainable", "memory", "seconds"]
-    """`memory` in bytes: on a GPU what PyTorch reserved, so the plan's is without the CUDA context."""
+    """`memory`: bytes, GPUs only (a process on a CPU holds its libraries, too); both sides without the CUDA context."""
     low: float
     high: float
     """As `low` where the plan has one figure."""
@@ -219,8 +219,8 @@ def _planned(
     """What both sides have, of a training that is done."""
     if not plan or record is None:
         return []
-    need = sum((plan.get("memory") or {}).values()) - (memory.CUDA_CONTEXT if train.gpus else 0)
-    held = _peak_memory(logs) if train.gpus else record.get("peak_rss_bytes")
+    need = sum((plan.get("memory") or {}).values()) - memory.CUDA_CONTEXT
+    held = _peak_memory(logs) if train.gpus else None
     time = plan.get("seconds_expected") or {}
     trained = round(plan.get("trainable") or 0, -2)  # ms-swift tells millions with four decimals
     once = len(logs) == 1  # what an interrupted training took is no measure of the plan

@@ -16,7 +16,7 @@ START_S = 1800.0
 """Silence before the first step after which a training counts as hung: weights may come over a network, kernels be
 compiled, rows tokenized; but the tool talks, or moves a bar, more often than that."""
 FLOOR_S = 600.0
-"""No shorter silence is a hang where `stall_minutes` is `auto`."""
+"""No shorter silence is a hang where `stall_minutes` is `auto`; `START_S` until two steps have told the pace."""
 _BACK = 100
 """Points before the new ones that are looked at again: more than any rule of `health` needs to see a beginning."""
 TIMES = 5.0
@@ -118,7 +118,8 @@ class TrainingWatch:
     def _limit(self, *, begun: bool) -> float:
         """Seconds of silence that are too many."""
         given = self._spec.stall_minutes
-        limit = max(FLOOR_S, TIMES * self._longest) if given == "auto" else given * 60
+        floor = FLOOR_S if self._paces else START_S
+        limit = max(floor, TIMES * self._longest) if given == "auto" else given * 60
         return limit if begun else max(START_S, limit)
 
 

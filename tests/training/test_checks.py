@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.plan import plan
 from pipeline.provenance import version
 from pipeline.recipe import ModelSpec, Recipe
 from pipeline.resolve import resolve
+from pipeline.run import main
 from pipeline.stage import Stage
 from pipeline.stages import train as train_stage
 from pipeline.training import checks, shape
@@ -172,3 +174,30 @@ def test_liger_names_its_model_types(tmp_path, monkeypatch):
 def test_what_is_not_installed_here_is_not_found():
     if version("liger-kernel") is None and "torch" not in sys.modules:
         assert machine_module._liger() == ()
+
+
+def test_a_regex_of_targets_goes_by_a_flag_of_its_own():
+    pattern = r"model\.layers\.\d+\.self_attn\.(q|v)_proj"
+    found = words(trained(target_modules=pattern))
+    assert found["target_regex"] == pattern and "target_modules" not in found
+    for names in ("all-linear", "q_proj", ["q_proj", "v_proj"]):
+        found = words(trained(target_modules=names))
+        assert found["target_modules"] and "target_regex" not in found
+
+
+def test_fused_kernels_evaluate_one_row_at_a_time():
+    # liger makes no scores of the whole vocabulary in training, but in an evaluation it does.
+    found = words(trained(liger=True, micro_batch_size=8))
+    assert (found["per_device_train_batch_size"], found["per_device_eval_batch_size"]) == ("8", "1")
+    found = words(trained(liger=False, micro_batch_size=8))
+    assert found["per_device_eval_batch_size"] == "8"
+
+
+def test_a_dry_run_says_what_a_run_would_refuse(tmp_path, capsys):
+    root = Path(__file__).parents[2]
+    argv = [str(root / "recipes/w2_qwen2.5_32b.yaml"), "train", "--dry-run", "--runs-dir", str(tmp_path), "--machine"]
+    assert main([*argv, str(MACHINES / "gpu_24gb.json")]) == 0
+    [problem] = re.findall(r"^#   problem: (.*)", capsys.readouterr().out, re.MULTILINE)
+    assert "has 24.0" in problem and "it would fit with" in problem
+    assert main([*argv, str(MACHINES / "gpu_80gb.json")]) == 0
+    assert "problem" not in capsys.readouterr().out

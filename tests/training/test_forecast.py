@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.stage import Source, Stage
 from pipeline.stages import forecast as plan_stage
 from pipeline.training import expected, fit, memory, plan_text, steps
 from pipeline.training.forecast import forecast, main, misfit
+from pipeline.training.limits import impossible
 from pipeline.training.shape import Linear, ModelShape
 from pipeline.training.spec import TrainSpec
 from tests.worlds import World, build
@@ -290,7 +292,38 @@ def test_every_setting_that_is_named_makes_it_fit(
     for text in problems:
         assert "it would fit with" in text or "no setting makes it fit" in text
         for changes in named(text) if "it would fit with" in text else ():
-            assert fits(train.model_copy(update=changes)), (changes, text)
+            changed = train.model_copy(update=changes)
+            assert fits(changed), (changes, text)
+            assert set(impossible(changed, here)) <= set(impossible(train, here)), (changes, text)
+
+
+@pytest.mark.parametrize("gpus", [2, 4, 8])
+@pytest.mark.parametrize("gigabytes", [16, 20, 24, 40, 48])
+@pytest.mark.parametrize("tuner", ["lora", "full"])
+def test_quantized_weights_and_zero3_are_never_named_together(gpus, gigabytes, tuner):
+    here = machine(gigabytes, gpus)
+    train = on_gpu(gpus=gpus, global_batch_size=8, max_length=1024, deepspeed="zero2", tuner=tuner)
+    for layers in (40, 60, 80):
+        for text in misfit(shape(layers, 8192, width=28672), train, here, longest=1024):
+            for changes in named(text) if "it would fit with" in text else ():
+                assert not list(impossible(train.model_copy(update=changes), here)), text
+
+
+def test_quantization_is_named_where_zero3_is_not_enough():
+    train = on_gpu(gpus=2, max_length=4096, micro_batch_size=2, deepspeed="zero2", liger=True, global_batch_size=8)
+    text = misfit(shape(80, 8192, width=28672), train, machine(60, 2), longest=4096)[0]
+    assert "quantization: 4bit" in text and "zero3" not in text
+
+
+def test_what_cannot_be_had_here_is_not_named():
+    train = on_gpu(micro_batch_size=4, max_length=2048, gradient_checkpointing=True)
+    model = replace(shape(vocab=250_000), model_type="llama")
+    here = machine(26)
+    assert "liger: true" in misfit(model, train, here, longest=2048)[0]  # not installed: it can be
+    only = here.model_copy(update={"liger": ("qwen3",)})
+    assert "liger: true" not in misfit(model, train, only, longest=2048)[0]
+    windows = machine(24, 2).model_copy(update={"system": "Windows"})
+    assert "deepspeed" not in misfit(model, on_gpu(gpus=2, tuner="full"), windows)[0]
 
 
 def test_the_message_names_what_takes_the_memory_and_mild_ways_out_first():

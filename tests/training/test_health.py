@@ -379,6 +379,16 @@ def test_short_steps_make_no_hair_trigger(bench: Bench) -> None:
     assert FLOOR_S <= _silent(bench, FLOOR_S) <= FLOOR_S * 1.1
 
 
+def test_the_second_step_may_take_long_too_as_no_pace_is_known_yet(bench: Bench) -> None:
+    bench.bar = "0/20"
+    for step in range(1, 6):
+        assert bench.look(FLOOR_S * 1.5) == []
+        bench.log(step)
+        assert bench.look(0.25) == []
+        bench.bar = f"{step}/20"  # drawn a moment after the record was written
+        assert bench.look(0.25) == []
+
+
 def test_minutes_can_be_given(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "1", stall_minutes=2)
     for step in range(1, 5):
@@ -398,8 +408,9 @@ def test_before_the_first_step_any_word_and_any_bar_is_progress(bench: Bench) ->
 
 
 def test_words_are_no_progress_once_steps_are_made(bench: Bench) -> None:
-    bench.log(1)
-    bench.look(1)
+    for step in (1, 2):
+        bench.log(step)
+        bench.look(1)
     for _ in range(9):
         bench.said()  # the other ranks' watchdogs talk while they wait
         assert bench.look(FLOOR_S / 10) == []
@@ -415,8 +426,9 @@ def test_a_bar_that_moves_between_logged_steps_is_progress(bench: Bench) -> None
 
 
 def test_a_checkpoint_that_grows_is_progress(bench: Bench) -> None:
-    bench.log(1)
-    bench.look(1)
+    for step in (1, 2):
+        bench.log(step)
+        bench.look(1)
     for turn in range(1, 30):
         (bench.attempt / "weights.safetensors").write_bytes(b"x" * turn)
         assert bench.look(FLOOR_S * 0.3) == []

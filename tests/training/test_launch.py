@@ -85,7 +85,8 @@ dist.init_process_group("gloo")
 time.sleep(3)  # both trainings are up
 mine = torch.tensor([float(sys.argv[1])])
 dist.all_reduce(mine)
-print("SUM", mine.item(), os.environ["MASTER_ADDR"], flush=True)
+sys.stdout.write(f"SUM {mine.item()} {os.environ['MASTER_ADDR']}\\n")  # at once: the other process writes there, too
+sys.stdout.flush()
 dist.barrier()
 dist.destroy_process_group()
 """

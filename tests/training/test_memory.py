@@ -141,6 +141,15 @@ def test_logits_are_those_of_all_tokens() -> None:
     assert need(micro_batch_size=2, max_length=1024, liger=True).logits < found.logits / 8
 
 
+def test_an_evaluation_with_fused_kernels_has_all_scores_of_one_row() -> None:
+    model = known("Qwen/Qwen3-0.6B")
+    scores = 4096 * model.vocab * (2 + 4 + 4)  # as computed, in float32, and their log-softmax
+    saved = {"liger": True, "gradient_checkpointing": True, "max_length": 4096, "micro_batch_size": 1}
+    found = need(model, **saved)
+    assert found.gradients + found.activations + found.logits == scores  # of gradients there are none then
+    assert need(model, **saved, tokens=1024).total < found.total
+
+
 def test_experts_only_cost_what_they_weigh() -> None:
     model = known("Qwen/Qwen3-30B-A3B")
     found = need(model, deepspeed="none")

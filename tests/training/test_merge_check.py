@@ -6,6 +6,7 @@ import json
 import math
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,18 @@ def test_memory_decides_what_is_computed_in() -> None:
     assert merge_logits.arithmetic(parameters, 80e9) == "float32"
     assert merge_logits.arithmetic(parameters, 24e9) == "bfloat16"
     assert merge_logits.arithmetic(parameters, 10e9) is None
+
+
+@pytest.mark.parametrize(("gpu", "host", "where", "dtype"), [
+    (80, 500, True, "float32"),
+    (20, 500, True, "bfloat16"),
+    (2, 500, False, "float32"),  # somebody sits on the GPU
+    (2, 3, False, None),
+])  # fmt: skip
+def test_a_gpu_that_is_taken_leaves_it_to_the_cpu(gpu: float, host: float, where: bool, dtype: str | None) -> None:
+    free = {True: gpu * 1e9, False: host * 1e9}
+    assert merge_logits.placed(7e9, [(cuda, free[cuda]) for cuda in (True, False)]) == (where, dtype)
+    assert merge_logits.placed(7e9, [(False, 500e9)]) == (False, "float32")
 
 
 def test_a_large_model_on_a_cpu_gets_less_to_do() -> None:
@@ -302,6 +315,17 @@ def test_it_runs_where_the_training_ran() -> None:
     assert (gpu.gpus, cpu.gpus) == (1, 0)
     assert gpu.fingerprint(str) != cpu.fingerprint(str), "another training"
     assert gpu.args == cpu.args
+
+
+def test_a_gpu_without_room_leaves_it_to_the_cpu() -> None:
+    gpu = plan(resolved(LOCAL | {"train": {"gpus": 1}})).stages["check.export"]
+    again = gpu.retry("memory", gpu.plumbing)
+    assert again is not None
+    assert (again["cuda"], gpu.plumbing["cuda"]) == (False, True)
+    assert gpu.retry("memory", again) is None
+    assert gpu.retry("disk", gpu.plumbing) is None
+    command = replace(gpu, plumbing=again).command(replace(gpu, plumbing=again), Path("out"), paths(gpu))
+    assert "--cuda" not in command.argv
 
 
 def paths(stage: Any) -> dict[str, Path]:

@@ -217,3 +217,6 @@ def test_checkpoints_behind_a_divergence_are_not_gone_on_from(
     log(tmp_path, *points)
     chosen = resume.newest_checkpoint([tmp_path]).checkpoint
     assert (chosen and chosen.name) == (expected and f"checkpoint-{expected}")
+    tolerant = resume.newest_checkpoint([tmp_path], diverged="warn").checkpoint
+    assert tolerant, "who does not want to be stopped for it does not want to go back for it"
+    assert tolerant.name == "checkpoint-6"

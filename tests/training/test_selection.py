@@ -146,6 +146,19 @@ def test_the_best_of_an_interrupted_attempt_is_exported(world: World) -> None:
     assert (output / "best-checkpoint").readlink() == Path("checkpoint-4")
 
 
+def test_of_two_attempts_with_the_best_the_newer_ones_is_taken(tmp_path: Path) -> None:
+    """Twelve attempts, for the order of their numbers is not that of their names; what they are called last is 12."""
+    for number in range(1, 13):
+        (checkpoint(tmp_path / str(number), 4) / "note.txt").write_text(str(number))
+    last = checkpoint(tmp_path / "12", 8)
+    (tmp_path / "12" / "checkpoint-4").rename(tmp_path / "elsewhere")
+    state = {"global_step": 8, "max_steps": 8, "log_history": [{"step": 4, "eval_loss": 1.0}]}
+    (last / "trainer_state.json").write_text(json.dumps(state))
+    (tmp_path / "12" / "last-checkpoint").symlink_to("checkpoint-8")
+    train._gather((), tmp_path / "12", {})
+    assert (tmp_path / "12" / "best-checkpoint" / "note.txt").read_text() == "11"
+
+
 def test_a_step_that_the_training_never_reached_is_named(world: World) -> None:
     """With `epochs` the number of steps is known only at the end."""
     text = (world.folder / "recipe.yaml").read_text()

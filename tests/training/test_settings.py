@@ -240,5 +240,45 @@ def test_a_full_gpu_comes_before_main_memory():
     plain, _, _ = settled(H100, LARGE, deepspeed="none", gradient_checkpointing=True, micro_batch_size=1)
     tight = like(H100, memory_gb=held(LARGE, plain) / (BRIM - 0.01))
     assert settled(tight, LARGE)[0].deepspeed == "none"
+    # At the brim the least is taken, not the most that goes in: the estimate errs by more than what is left.
+    for gigabytes in (76, 79, 79.5, 80):
+        chosen, reasons, _ = settled(like(H100, memory_gb=gigabytes), LARGE, max_length=4096)
+        assert (chosen.deepspeed, chosen.micro_batch_size) == ("none", 1)
+        assert reasons["micro_batch_size"].startswith("the least" if gigabytes < 79.6 else "the largest part")
     short = like(H100, memory_gb=held(LARGE, plain) / (BRIM + 0.01))
     assert settled(short, LARGE)[0].deepspeed == "zero3_offload"
+
+
+def test_experts_refuse_dropout_and_dora():
+    experts = known("Qwen/Qwen3-30B-A3B")
+    parts = {"target_modules": ("gate_proj", "up_proj", "down_proj")}
+    [problem] = settled(H100, experts, **parts)[2]
+    assert problem.startswith("train.dropout: peft puts LoRA on experts")
+    [problem] = settled(H100, experts, **parts, dropout=0.0, dora=True)[2]
+    assert problem.startswith("train.dora: peft puts LoRA on experts")
+    assert settled(H100, experts, **parts, dropout=0.0)[2] == []
+    assert settled(H100, experts, dora=True)[2] == []  # all-linear passes experts by
+
+
+def test_hopper_kernels_are_for_hopper_only():
+    for capability, expected in (((9, 0), "flash_attention_3"), ((10, 0), "sdpa"), ((12, 0), "sdpa")):
+        machine = like(H100, compute_capability=capability).model_copy(
+            update={"flash_attention": ("flash_attention_3",)}
+        )
+        assert settled(machine, SMALL)[0].attention == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "machine", "multiples"),
+    [
+        ({"global_batch_size": 12}, EIGHT, "8 or 16"),
+        ({"global_batch_size": 16, "micro_batch_size": 3}, RTX, "15 or 18"),
+        ({"global_batch_size": 4}, EIGHT, "8"),
+        ({}, like(EIGHT, 3), "15 or 18"),
+    ],
+)
+def test_a_global_batch_that_divides_is_named(settings, machine, multiples):
+    [problem] = settled(machine, SMALL, **settings)[2]
+    assert problem.endswith(f"; set it to {multiples}")
+    for size in multiples.split(" or "):
+        assert settled(machine, SMALL, **{**settings, "global_batch_size": int(size)})[2] == []

@@ -216,6 +216,14 @@ def test_the_plan_is_held_against_what_came() -> None:
     assert [entry.off for entry in within.planned if entry.what == "seconds"] == [0.0]
 
 
+def test_a_process_on_a_cpu_is_not_held_against_the_planned_tensors() -> None:
+    # Its main memory has the interpreter and the libraries in it: over 1 GiB before the first tensor.
+    told = throughput.measure([whole().log], spec(gpus=0), record=RECORD, plan={**PLAN, "gpus": 0, "processes": 1})
+    assert told is not None
+    assert told.peak_rss == RECORD["peak_rss_bytes"]
+    assert {entry.what for entry in told.planned} == {"steps", "tokens_per_epoch", "trainable", "seconds"}
+
+
 def test_hours_are_of_all_attempts() -> None:
     cut = Trainer()
     cut.wait(20)

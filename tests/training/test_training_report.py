@@ -125,11 +125,27 @@ def test_what_is_remarked_most_is_known_in_chinese() -> None:
         *steps.remarks(steps.Rows(rows=100, kept=100, dropped=0, cut=5, exact=True), train),
         *steps.remarks(steps.Rows(rows=100, kept=95, dropped=5, cut=0, tokens=9), train),
     ]
+    few = steps.Rows(rows=8, kept=8, dropped=0, cut=0, tokens=90, exact=True)
+    short = TrainSpec(gpus=1, micro_batch_size=1, epochs=1.0, packing=False)
+    plan += [
+        *steps.remarks(steps.Rows(rows=100, kept=95, dropped=5, cut=5, tokens=9, exact=True), train),
+        *steps.problems(few, short),
+    ]
+    slow = health.slow([1.0] * 40 + [9.0] * 10)
+    quantized = {"verdict": "lost in rounding", "quantization": "4bit", "export_changed": ["user only"]}
+    weak = {"base_distance": 0.01, "merged_dtype": "bfloat16", "tolerance": 0.05}
+    differs = {"equal": False, "diff": "a system prompt", "advice": "set one", "reader": "lm_eval", "case": "user"}
     flat = health.flat([{"step": float(n), "loss": 1.0} for n in range(20)], 20, ended=True)
     merged = [
         *merge_check.remarks({"verdict": "no effect"}),
         *merge_check.remarks({"verdict": "unchecked", "logits": {"unchecked": "too large"}}),
+        *merge_check.remarks({**quantized, "logits": weak, "templates": [differs]}),
     ]
-    told = list(training_remarks({"remarks": plan}, {"remarks": [flat]}, {"remarks": merged}))
-    assert len(told) == 8
+    trained = [
+        flat, slow, "passed over checkpoint-6 of attempt 1: optimizer.pt is cut or damaged",
+        "no checkpoint to go on from: from the beginning", "started a second time: rank 1 was killed",
+    ]  # fmt: skip
+    told = list(training_remarks({"remarks": plan}, {"remarks": trained}, {"remarks": merged}))
+    assert len(told) == 20
+    assert "100 行中有 5 行（5%）" in str(getattr(recall(told[1]), "zh", ""))
     assert [remark for remark in told if not isinstance(recall(remark), Phrase)] == []

@@ -75,6 +75,13 @@ def test_what_the_recipe_wants_is_only_told(world: World) -> None:
     assert world.tools() == ["sft"], "what is watched is no part of the identity"
 
 
+def test_a_loss_that_ends_as_no_number_leaves_a_result_where_nobody_minds(world: World) -> None:
+    world.extra = {"FAKE_LOSS": '{"1": 2.0, "5": NaN}', "FAKE_EVAL_LOSS": '{"4": 1.5, "8": NaN}'}
+    world.run("--set", "train.health.diverged=warn")
+    result = record(world)["result"]
+    assert (result["first_loss"], result["last_loss"], result["last_eval_loss"]) == (2.0, None, None)
+
+
 def test_a_flat_loss_is_a_remark_and_can_be_more(world: World) -> None:
     world.extra = {"FAKE_LOSS": '{"1": 2.0}'}
     words = ("train", "--set", "train.max_steps=40")
@@ -82,7 +89,8 @@ def test_a_flat_loss_is_a_remark_and_can_be_more(world: World) -> None:
     assert "the loss does not fall: it began at 2 and is 2" in output
     output = world.run(*words)
     assert output.count("train: warning: the loss does not fall") == 1
-    [remark] = record(world)["result"]["remarks"]
+    # A busy machine may add one on slow steps.
+    [remark] = [one for one in record(world)["result"]["remarks"] if "does not fall" in one]
     assert "train.learning_rate too low" in remark
 
 
