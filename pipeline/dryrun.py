@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import PreflightError
@@ -32,11 +33,17 @@ def told(plan: Plan, store: Store) -> dict[str, list[str]]:
 
 
 def render(
-    plan: Plan, labels: Sequence[str], choices: Sequence[Choice], told: Mapping[str, Sequence[str]] | None = None
+    plan: Plan,
+    labels: Sequence[str],
+    choices: Sequence[Choice],
+    told: Mapping[str, Sequence[str]] | None = None,
+    gpus: Sequence[str] = (),
 ) -> str:
     """A shell script: set RUNS to a folder and run it, and it does by hand what the pipeline would do.
 
     Places are symbolic ($RUNS/<label>), so the text is the same on every machine that resolves to the same settings.
+    A stage that takes fewer than the visible `gpus` (`slots.visible`) is shown the first ones: left with all of them,
+    its tool would use all of them.
     """
     names = {id(stage): label for label, stage in plan.stages.items()}
     lines = ["# settings that were `auto`"] if choices else []
@@ -48,7 +55,10 @@ def render(
         out = _out(label)
         places = {role: _place(dep, names) for role, dep in stage.deps.items()}
         lines += ["", f"# {label}", *(f"#   {line}" for line in (told or {}).get(label, ())), f'mkdir -p "{out}"']
-        lines.append(str(stage.command(stage, out, places)))
+        command = stage.command(stage, out, places)
+        if 0 < stage.gpus < len(gpus):
+            command = replace(command, env={"CUDA_VISIBLE_DEVICES": ",".join(gpus[: stage.gpus]), **command.env})
+        lines.append(str(command))
     return "\n".join(lines).lstrip("\n") + "\n"
 
 

@@ -89,12 +89,13 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     if unknown:
         raise RecipeError(f"{arguments.recipe}: the recipe has no such section, so there is nothing to {unknown[0]}")
     labels = planned.select(tuple(t for t in targets if t not in COMMANDS))
+    gpus = visible(env, len(machine.gpus))
     if arguments.dry_run:
         told = dryrun.told(planned, store)
         if recipe.train:
             problems = checks.misfits(recipe.train, machine, found)
             told["train"] = [*told.get("train", []), *(f"problem: {problem}" for problem in problems)]
-        print(dryrun.render(planned, labels, choices, told), end="")
+        print(dryrun.render(planned, labels, choices, told, gpus), end="")
         return 0
     preflight.check_sources(recipe, planned.stages.values(), root, env)
     if "status" in targets:
@@ -115,7 +116,6 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
             recipe, choices = resolve(written, machine, found.shape, found.source)
             planned = plan(recipe, machine)
             _fits(recipe, machine, found, console)
-        gpus = visible(env, len(machine.gpus))
         session = Session(recipe, choices, planned, store, run_dir, env, console, gpus)
         return session.execute(labels, submit="submission" in targets)
 

@@ -19,6 +19,7 @@ from pipeline.plan import plan
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import load_recipe
 from pipeline.resolve import resolve
+from pipeline.slots import visible
 from pipeline.training.locate import Located, locate
 from pipeline.training.placement import ShapeSource
 from pipeline.training.shape import ModelShape
@@ -38,7 +39,7 @@ def dry_run(recipe: Path, machine: Path) -> str:
     facts = read_machine(machine)
     resolved, choices = resolve(loaded, facts, *before_the_model(loaded, facts))
     planned = plan(resolved, facts)
-    return dryrun.render(planned, planned.select(()), choices)
+    return dryrun.render(planned, planned.select(()), choices, gpus=visible({}, len(facts.gpus)))
 
 
 def before_the_model(recipe: Recipe, facts: Machine) -> tuple[ModelShape | None, ShapeSource]:

@@ -38,7 +38,7 @@ def test_shlex_reads_the_words_back(words):
     assert shlex.split(str(Command(tuple(words))).replace(" \\\n  ", " ")) == words
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(WORD, max_size=6), st.dictionaries(NAMES, WORD, max_size=2), WORD.filter(lambda text: "/" not in text))
 @example(
     ["$RUNS/x", "$RUNSX", "a$RUNS-$RUNS/b", '{"p": "$RUNS/m", "q": "$HOME `id` \\ \\\\ \\" !"}'],
@@ -58,7 +58,7 @@ def test_bash_gives_the_words_to_the_program(words, environment, folder):
     assert seen == {name: expanded(value) for name, value in environment.items()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(WORD.filter(lambda line: "\r" not in line), min_size=1).map("\n".join),
     st.sampled_from(["$RUNS/x", "$RUNS/a b"]),

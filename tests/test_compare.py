@@ -33,7 +33,7 @@ def one_row(
     return row
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.booleans(), min_size=3, max_size=30), st.randoms(use_true_random=False))
 def test_order_in_the_files_does_not_matter(right, shuffle):
     keys = [f"k{i}" for i in range(len(right))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
@@ -51,7 +51,6 @@ def test_macro_f1_by_hand():
     assert metrics.macro_f1([]) == 0
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(picks, rights), min_size=1, max_size=12))
 def test_macro_f1_is_that_of_scikit_learn(answers):
     used = [letter for letter in KNOWN if any(letter in text for pair in answers for text in pair)]

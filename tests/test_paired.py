@@ -209,13 +209,13 @@ def test_the_same_numbers_every_time():
     assert found(pairs) == found(pairs)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0])), min_size=2, max_size=60))
 def test_swapping_right_or_wrong(pairs):
     check_swap(pairs, 1e-12)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=20))
 @example([(0.0, 0.5), (0.25, 1.0), (0.5, 0.5)])
 def test_swapping_graded(pairs):

@@ -418,7 +418,7 @@ _maybe = st.none() | _number
 _text = st.text(max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(_text, _text, _number, _number, _maybe, _maybe, _maybe, st.booleans()), max_size=5),
     st.lists(st.dictionaries(st.sampled_from(["loss", "eval_loss", "learning_rate"]), st.floats()), max_size=5),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
@@ -356,9 +357,13 @@ def test_local_run_live_and_again(tmp_path: Path) -> None:
     wait_for(run_dir, "running")
     for signum in (signal.SIGINT, signal.SIGTERM):
         follower.send_signal(signum)
-    time.sleep(1.5)
-    live = stored(log_dir)[1]
-    assert live["train/loss"] == [(5, 2.0), (10, 1.5)]
+    live: dict[str, Any] = {}
+    until = time.monotonic() + 30
+    while live.get("train/loss") != [(5, 2.0), (10, 1.5)]:
+        assert time.monotonic() < until, live
+        time.sleep(0.1)
+        with contextlib.suppress(OSError, ValueError, LookupError, sqlite3.Error):  # it is being written
+            live = stored(log_dir)[1]
     assert "tuned/facts/acc/lm_eval" not in live
     # The training is resumed at step 5, published, and the tuned model evaluated.
     write(train / "attempts/2/logging.jsonl", "\n".join([record(10, loss=1.4), record(15, loss=1.0), ""]))

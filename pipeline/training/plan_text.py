@@ -95,9 +95,14 @@ def _memory(plan: Mapping[str, Any]) -> str:
         return ""
     total = sum(plan["memory"].values())
     parts = sorted(((size, name) for name, size in plan["memory"].items() if size > total / 50), reverse=True)
-    said = ", ".join(f"{name} {size / GIB:.1f}" for size, name in parts)
-    there = f" of {plan['gpu_memory'] / GIB:.1f}" if plan.get("gpu_memory") else ""
-    return f"memory per {_place(plan)}: about {total / GIB:.1f}{there} GiB ({said})"
+    said = ", ".join(f"{name} {_gib(size)}" for size, name in parts)
+    there = f" of {_gib(plan['gpu_memory'])}" if plan.get("gpu_memory") else ""
+    return f"memory per {_place(plan)}: about {_gib(total)}{there} GiB ({said})"
+
+
+def _gib(size: float) -> str:
+    """One decimal, or two digits of what would be shown as nothing."""
+    return f"{size / GIB:.1f}" if size >= GIB / 10 else f"{size / GIB:.2g}"
 
 
 def _place(plan: Mapping[str, Any]) -> str:

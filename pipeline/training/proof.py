@@ -15,14 +15,13 @@ from pipeline.training import adapter, curve, full, health
 from pipeline.training.spec import Action
 
 
-def proof(
-    chosen: Path, attempts: Sequence[Path], base: Path, *, diverged: Action = "stop", planned: int | None = None
-) -> dict[str, Any]:
+def proof(chosen: Path, attempts: Sequence[Path], base: Path, *, diverged: Action = "stop") -> dict[str, Any]:
     """Finite losses and gradients, all steps made, a whole checkpoint, weights that moved; else OutputError.
 
     `chosen` is the last checkpoint, `attempts` the folders of all attempts up to the one that ended, oldest first,
-    `base` the model that was trained, `planned` the steps that were expected of it. A curve that diverged passes where
-    the recipe does not stop for it (`diverged`); weights that are NaN do not.
+    `base` the model that was trained. A curve that diverged passes where the recipe does not stop for it (`diverged`);
+    weights that are NaN do not. The steps are those that the trainer set out to make; whether these are the ones of the
+    plan stage, which may itself be an estimate, the report says.
     """
     problem = adapter.checkpoint_problem(chosen) if chosen.exists() else "missing"
     if problem:
@@ -33,7 +32,7 @@ def proof(
     if wrong and diverged == "stop":
         raise OutputError(f"{log}: {wrong}\n{KEPT}")
     state = json.loads((chosen / "trainer_state.json").read_text(encoding="utf-8"))
-    problem = _short(state, planned, read_json(attempts[-1] / "args.json") or {})
+    problem = _short(state, read_json(attempts[-1] / "args.json") or {})
     if problem:
         raise OutputError(f"{chosen / 'trainer_state.json'}: {problem}")
     whole = not (chosen / "adapter_model.safetensors").is_file()
@@ -57,7 +56,7 @@ def _finite(values: Sequence[float]) -> float | None:
     return values[0] if values and math.isfinite(values[0]) else None
 
 
-def _short(state: Mapping[str, Any], planned: int | None, args: Mapping[str, Any]) -> str | None:
+def _short(state: Mapping[str, Any], args: Mapping[str, Any]) -> str | None:
     """Why the training did not make the steps it should have; it may stop early where it was told to."""
     steps, wanted = state["global_step"], state.get("max_steps")
     early = [name for name in ("early_stop_interval", "max_epochs") if args.get(name)]
@@ -66,6 +65,4 @@ def _short(state: Mapping[str, Any], planned: int | None, args: Mapping[str, Any
             f"training ended after {steps} of {wanted} steps: it was told to stop from outside (SIGTERM), or the log "
             "tells why; it has saved them, and the same command goes on from there"
         )
-    if planned is not None and wanted and wanted != planned and not early:
-        return f"training made {wanted} steps, the plan says {planned}: rows were dropped or packed in another way"
     return None

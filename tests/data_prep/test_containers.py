@@ -26,7 +26,7 @@ from data_prep.errors import InputError, RejectedError
 from data_prep.read import read_rows
 
 ROWS = [{"instruction": "问", "output": "a\nb"}, {"instruction": "q", "output": "答"}]
-SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 
 

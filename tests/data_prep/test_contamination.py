@@ -99,7 +99,7 @@ def cases(draw: st.DrawFn) -> tuple[list[dict[str, object]], list[str]]:
 
 
 @given(case=cases())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_probe_equals_a_naive_search(
     case: tuple[list[dict[str, object]], list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -248,7 +248,7 @@ def test_one_name_with_two_paths_has_the_items_of_both(tmp_path: Path) -> None:
 
 
 @given(row=st.lists(st.integers(0, 3), max_size=40), item=st.lists(st.integers(0, 3), max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_longest_run_equals_trying_all(row: list[int], item: list[int]) -> None:
     at_row, at_item, size = longest_run(row, item, 3)
     sizes = [

@@ -136,7 +136,7 @@ def test_the_shape_of_the_file_does_not_matter(tmp_path: Path) -> None:
     assert len(set(trains)) == 1
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     texts=st.lists(
         st.text(st.sampled_from('ab{}[],:"\\ \nu0你'), max_size=30) | st.just('}, {"instruction": "'), max_size=8

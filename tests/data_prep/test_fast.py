@@ -15,7 +15,7 @@ from data_prep.fast import fast_path
 from data_prep.rows import RowReader
 from data_prep.rules import Rules, suspicious
 
-EXAMPLES = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(max_examples=400, suppress_health_check=list(HealthCheck))
 TEXT = st.sampled_from(["a", "q b", " x ", "　", "é\n", "", "output", "role", '"output":1', "\0", "你好", "a\x7f\\"])
 SYSTEM = st.sampled_from([None, "", " ", "s"])
 LIST = st.sampled_from([None, [], ["x"]])

@@ -20,7 +20,7 @@ from data_prep.rows import KEYS, PARSERS, RowReader
 from data_prep.rules import Rules
 from data_prep.sources import FormatName
 
-MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 RULES = st.builds(
     Rules,
     consecutive_turns=st.sampled_from(["reject", "merge"]),

@@ -88,7 +88,7 @@ def test_a_group_names_the_row_that_stays(tmp_path: Path) -> None:
     assert group["dropped"][0]["similarity"] == group["dropped"][1]["similarity"] < 1
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 50), old=st.integers(2, 30))
 def test_more_data_drops_nothing_that_was_kept(seed: int, old: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("more")

@@ -25,7 +25,7 @@ from data_prep.token_count import TokenCounter, byte_level_expansion
 from data_prep.tokens import main
 from tests.tiny_model import CHATML, make
 
-SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CALLS = (
     "{% if tools %}{{ tools | tojson }}\n{% endif %}"

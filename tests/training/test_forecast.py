@@ -489,6 +489,12 @@ def test_the_text_shows_problems_and_memory():
     assert fit.GIB == GIB
 
 
+def test_the_memory_of_a_tiny_model_is_not_nothing():
+    plan = forecast(None, spec(epochs=2), machine(), rows(100))
+    plan |= {"gpus": 1, "memory": {"weights": 13_000_000, "optimizer": 900}, "gpu_memory": 24 * GIB}
+    assert "memory per GPU: about 0.012 of 24.0 GiB (weights 0.012)" in plan_text.lines(plan)
+
+
 # in the pipeline, whose tools are stand-ins
 
 

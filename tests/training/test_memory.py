@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.recipe import ModelSpec
@@ -82,7 +82,6 @@ def test_rows_are_the_total() -> None:
     assert [name for name, _ in found.rows()] == list(Estimate.model_fields)
 
 
-@settings(deadline=None)
 @given(
     rows=st.integers(1, 16), length=st.integers(16, 8192), checkpointing=st.booleans(), liger=st.booleans(),
     tuner=st.sampled_from(["lora", "full"]), attention=st.sampled_from(["sdpa", "eager", "flash_attention_2"]),
@@ -107,7 +106,6 @@ def test_more_work_never_takes_less(
     assert larger > here
 
 
-@settings(deadline=None)
 @given(processes=st.integers(2, 64), tuner=st.sampled_from(["lora", "full"]))
 def test_sharding_more_takes_less(processes: int, tuner: str) -> None:
     kinds = ("zero1", "zero2", "zero3")

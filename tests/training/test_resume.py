@@ -41,7 +41,7 @@ def test_a_whole_checkpoint_is_gone_on_from(tmp_path: Path, kind: str) -> None:
     assert resume.newest_checkpoint([tmp_path], {"processes": KINDS[kind].get("processes", 1)}) == resume.Way(newest)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(kind=st.sampled_from(sorted(KINDS)), way=st.sampled_from(["delete", "cut", "zero", "head"]), data=st.data())
 def test_whatever_happens_to_a_file_the_one_before_is_gone_on_from(kind: str, way: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
