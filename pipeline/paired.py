@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 RESAMPLES = 10_000
 SEED = 20_120
+SIGNIFICANT_P = 0.05
+"""Below it a difference is called one."""
 POWER = 0.8
 """Of the minimum detectable effect."""
 

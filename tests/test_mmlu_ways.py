@@ -8,12 +8,14 @@ from pathlib import Path
 import jinja2
 import pytest
 import yaml
+from scipy.stats import binomtest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipeline import mmlu
 from pipeline.catalog_data import ENTRIES
 from pipeline.command import Command
 from pipeline.harnesses import lm_eval
+from pipeline.report import ways_tables
 from pipeline.report.model_score import ModelScore
 from pipeline.report.ways import ways
 from pipeline.results import Implementation, Sample, Score
@@ -251,6 +253,48 @@ def test_ranks_and_flips():
         (0, 1), ("small", "large"), (0.50, 0.25), (0.25, 0.50),
     )  # fmt: skip
     assert "hendrycks/test" in found.ways[0].source and "four letters" in found.ways[0].rule
+
+
+def test_a_change_of_order_holds_only_where_both_differences_are_no_chance():
+    def scores(model: str, original: int, helm: int) -> list[ModelScore]:
+        return [
+            told(model, "ways", "mmlu_original", "acc", original / 40),
+            told(model, "ways", "mmlu_helm", "exact_match", helm / 40),
+        ]
+
+    def items(original: int, helm: int) -> list[Sample]:
+        return [
+            item(f"{task}_anatomy", f"q{number}", scores={metric: float(number < right)})
+            for task, metric, right in (("mmlu_original", "acc", original), ("mmlu_helm", "exact_match", helm))
+            for number in range(40)
+        ]
+
+    marks = {"a": (30, 10), "b": (20, 20), "c": (19, 21)}
+    found = ways(
+        [score for model, both in marks.items() for score in scores(model, *both)],
+        {f"eval.ways.{model}": items(*both) for model, both in marks.items()},
+    )
+    assert found
+    flips = {flip.models: flip for flip in found.flips}
+    assert {models: flip.sure for models, flip in flips.items()} == {
+        ("a", "b"): True, ("a", "c"): True, ("b", "c"): False,
+    }  # fmt: skip
+    assert [flip.models for flip in found.flips][-1] == ("b", "c")
+    exact = binomtest(0, 10).pvalue  # ten items that only one of the two got right
+    assert flips["a", "b"].p_values == pytest.approx((exact, exact))
+    assert flips["b", "c"].p_values == (1.0, 1.0)
+    first, *others = map(str, ways_tables.order_flips(found))
+    assert first.startswith("Changes of order: 3. 2 of them hold: both differences have p < 0.05")
+    assert "a is ahead of b (0.750 to 0.500, p 0.002)" in others[0]
+    # Of other items nothing can be said.
+    apart = ways(
+        [score for model, both in marks.items() for score in scores(model, *both)],
+        {
+            "eval.ways.a": items(30, 10),
+            "eval.ways.b": [s.model_copy(update={"doc_key": "x"}) for s in items(20, 20)[:1]],
+        },
+    )
+    assert apart and not any(flip.sure for flip in apart.flips)
 
 
 def test_subjects_without_the_group_are_taken_together():

@@ -152,9 +152,10 @@ def test_one_benchmark_in_several_ways() -> None:
     text = to_markdown(report)
     assert "| small | 0.500 ± 0.042 (rank 1) | 0.250 ± 0.042 (rank 2) |" in text
     assert (
-        "- By mmlu_original · acc (lm_eval), small is ahead of large (0.500 to 0.250); "
-        "by mmlu_helm · exact_match (lm_eval) it is behind (0.250 to 0.500)." in text
+        "- By mmlu_original · acc (lm_eval), small is ahead of large (0.500 to 0.250, p –); "
+        "by mmlu_helm · exact_match (lm_eval) it is behind (0.250 to 0.500, p –)." in text
     )
+    assert "- Changes of order: 1. 0 of them hold: both differences have p" in text
     assert "| mmlu_original (lm_eval) | small | 100.0% | 1 |" in text
     page = Elements(to_html(report))
     assert not page.open

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.gate import GateLine
+from pipeline.paired import SIGNIFICANT_P
 from pipeline.report.compile import Report
 from pipeline.report.phrases import Phrase, count, joined, recall, say
 from pipeline.report.table import Table
 from pipeline.report.wording import (
     BETTER,
     NONE,
-    SIGNIFICANT_P,
     UNCLEAR,
     WORSE,
     Comparison,

@@ -7,10 +7,11 @@ order of the models stay (docs/mmlu.md). Scores of different implementations are
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from pipeline import catalog, mmlu
+from pipeline.paired import paired_statistics
 from pipeline.report.model_score import ModelScore
 from pipeline.report.ways_page import Flip, Frozen, Lenience, Orders, Rendered, Standing, Way, WaysPage
 from pipeline.results import Sample
@@ -69,7 +70,7 @@ def ways(scores: Sequence[ModelScore], samples: Mapping[str, Sequence[Sample]]) 
         models=models,
         ways=list(columns.values()),
         standings=standings,
-        flips=list(_flips(standings, models)),
+        flips=sorted(_flips(standings, models, _tested(list(columns), plain)), key=lambda flip: not flip.sure),
         none_of_letters=list(_lenience(plain.values())),
         orders=list(_orders(asked, list(columns))),
         question=question,
@@ -113,7 +114,31 @@ def _figures(one: _Asked) -> dict[str, tuple[float, float | None, int]]:
     return found
 
 
-def _flips(standings: Sequence[Standing], models: Sequence[str]) -> Iterator[Flip]:
+def _tested(
+    columns: Sequence[tuple[str, str, str]], asked: Mapping[tuple[str, str, str], _Asked]
+) -> Callable[[int, str, str], float | None]:
+    """(way, a model, another) -> p-value of their difference by that way, on the items that both were asked.
+
+    All implementations weight subjects by their size, so the score is the plain mean over items.
+    """
+    values = {
+        (place, one.model): {s.doc_key: s.scores[metric] for s in one.samples if metric in s.scores}
+        for place, (harness, name, metric) in enumerate(columns)
+        for one in asked.values()
+        if (one.harness, one.name) == (harness, name)
+    }
+
+    def p_value(way: int, one: str, other: str) -> float | None:
+        left, right = values.get((way, one), {}), values.get((way, other), {})
+        found = paired_statistics([[(left[key], right[key]) for key in sorted(left.keys() & right.keys())]])
+        return found.p_value if found else None
+
+    return p_value
+
+
+def _flips(
+    standings: Sequence[Standing], models: Sequence[str], tested: Callable[[int, str, str], float | None]
+) -> Iterator[Flip]:
     value = {(standing.way, standing.model): standing.value for standing in standings}
     for first, second in combinations(sorted({standing.way for standing in standings}), 2):
         for one, other in combinations(models, 2):
@@ -125,7 +150,10 @@ def _flips(standings: Sequence[Standing], models: Sequence[str]) -> Iterator[Fli
                 models_, by_first, by_second = (
                     ((one, other), (a, b), (c, d)) if a > b else ((other, one), (b, a), (d, c))
                 )
-                yield Flip(ways=(first, second), models=models_, by_first=by_first, by_second=by_second)
+                p_values = tested(first, one, other), tested(second, one, other)
+                yield Flip(
+                    ways=(first, second), models=models_, by_first=by_first, by_second=by_second, p_values=p_values
+                )
 
 
 def _lenience(asked: Iterable[_Asked]) -> Iterator[Lenience]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.paired import SIGNIFICANT_P
+
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +44,13 @@ class Flip(Frozen):
     by_first: tuple[float, float]
     """Scores of the two models, in that order."""
     by_second: tuple[float, float]
+    p_values: tuple[float | None, float | None] = (None, None)
+    """By each way: of the two models on the same items (`paired.paired_statistics`); None where there are none."""
+
+    @property
+    def sure(self) -> bool:
+        """Both differences are more than chance would make of them, one time in twenty."""
+        return all(p is not None and p < SIGNIFICANT_P for p in self.p_values)
 
 
 class Lenience(Frozen):

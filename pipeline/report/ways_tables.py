@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.paired import SIGNIFICANT_P
 from pipeline.report.browser import shorten, turns
 from pipeline.report.phrases import Phrase, joined, recall, say
 from pipeline.report.table import Table
 from pipeline.report.ways_page import Way, WaysPage
-from pipeline.report.wording import NONE, clean, decimals_for, fixed, plain
+from pipeline.report.wording import NONE, clean, decimals_for, fixed, p_text, plain
 
 
 def _name(way: Way) -> str:
@@ -42,10 +43,22 @@ def rules(page: WaysPage) -> Table:
 
 
 def order_flips(page: WaysPage) -> list[Phrase]:
-    """Where two models change places."""
-    return [
+    """Where two models change places: first how many of these are no chance, then each, those first."""
+    if not page.flips:
+        return []
+    sure = sum(flip.sure for flip in page.flips)
+    count = say(
+        "Changes of order: {n}. {sure} of them hold: both differences have p < {p}, on the same items. Of the others "
+        "at least one difference may be chance.",
+        n=len(page.flips),
+        sure=sure,
+        p=SIGNIFICANT_P,
+    )
+    return [count] + [
         say(
-            "By {first}, {one} is ahead of {other} ({a} to {b}); by {second} it is behind ({c} to {d}).",
+            "By {first}, {one} is ahead of {other} ({a} to {b}, p {p}); by {second} it is behind ({c} to {d}, p {q}).",
+            p=p_text(flip.p_values[0]),
+            q=p_text(flip.p_values[1]),
             first=_name(page.ways[flip.ways[0]]),
             second=_name(page.ways[flip.ways[1]]),
             one=clean(flip.models[0]),

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.compare import Row
+from pipeline.paired import SIGNIFICANT_P
 from pipeline.report.compile import Report
 from pipeline.report.phrases import Phrase, recall, say
 
 BETTER, WORSE, UNCLEAR = say("better"), say("worse"), say("no clear change")
 UNTESTED, INCOMPARABLE = say("not tested"), say("not comparable")
-SIGNIFICANT_P = 0.05
 FOLD_ABOVE = 8
 """Subsets of one task that are still shown one by one."""
 MINUS = "\N{MINUS SIGN}"

@@ -110,8 +110,12 @@ ZH = {
     "implementation": "实现",
     "as in": "出处",
     "right is": "判对的规则",
-    "By {first}, {one} is ahead of {other} ({a} to {b}); by {second} it is behind ({c} to {d}).": (
-        "按 {first}，{one} 领先 {other}（{a} 比 {b}）；按 {second} 则落后（{c} 比 {d}）。"
+    "Changes of order: {n}. {sure} of them hold: both differences have p < {p}, on the same items. Of the others "
+    "at least one difference may be chance.": (
+        "名次变化 {n} 处，{sure} 处站得住：两边的差异在相同题目上都有 p < {p}；其余的至少有一边可能出于偶然。"
+    ),
+    "By {first}, {one} is ahead of {other} ({a} to {b}, p {p}); by {second} it is behind ({c} to {d}, p {q}).": (
+        "按 {first}，{one} 领先 {other}（{a} 比 {b}，p {p}）；按 {second} 则落后（{c} 比 {d}，p {q}）。"
     ),
     "none of the letters": "不是任一字母",
     "score by order (seed)": "各顺序（种子）的分数",
