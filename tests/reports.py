@@ -197,7 +197,7 @@ def demo() -> Report:
                              command=f"HF_HUB_OFFLINE=1 {name} \\\n  --limit 5")
                    for name, s in [("base", 41.2), ("data", 3.4), ("train", 1312), ("export", 38.9),
                                    ("eval.lm_eval.base", 301), ("eval.lm_eval.tuned", 297.5)]],
-        "choices": [{"where": "train.precision", "value": "float32", "reason": "no GPU: bf16 is no faster on CPUs"},
+        "choices": [{"where": "train.precision", "value": "float32", "reason": "no GPU: bf16 is fast on few CPUs"},
                     {"where": "train.packing", "value": "false", "reason": "sdpa: packing needs flash-attention"}],
         "remarks": ["evalscope, base: general_qa: rouge could not be computed for 3 samples (no text); left out"],
         "provenance": {"time": "2025-06-01T09:30:00+00:00", "host": "box", "python": "3.11.9", "git": None,

@@ -17,7 +17,7 @@ def precision(machine: Machine) -> tuple[Precision, str]:
     if not machine.gpus:
         if machine.system == "Darwin":
             return "float32", "macOS: runs on the CPU; the tools' MPS path is not tested here and not used"
-        return "float32", "no GPU: bf16 is no faster on CPUs, and fp16 gives infinities"
+        return "float32", "no GPU: bf16 is fast on few CPUs, and fp16 gives infinities"
     if machine.bf16:
         return "bfloat16", f"{machine.gpus[0].name} has bf16"
     return "float16", f"{weakest(machine)} has no bf16 (compute capability below 8.0)"
