@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pipeline.causes import HANG, KILLED
 from pipeline.command import Command, flags
+from pipeline.files import read_json
 from pipeline.recipe import ModelSpec
 from pipeline.stage import Args, Paths, Resumption, Source, Stage
 from pipeline.stages import prepare
@@ -107,7 +108,7 @@ def stage(
         gpus=spec.gpus,
         progress=_progress,
         resume=partial(_resume, args, spec.health),
-        finish=partial(_gather, tuple(wanted)),
+        finish=partial(_gather, tuple(wanted), spec.save_total_limit + validates),
         verdict=partial(_kept, tuple(wanted)),
         watch=partial(TrainingWatch, spec=spec.health),
         grace_s=GRACE_S,
@@ -181,13 +182,19 @@ def _resume(args: Args, watched: HealthSpec, attempts: Sequence[Path]) -> Resump
     return Resumption({"resume_from_checkpoint": str(way.checkpoint)}, remarks)
 
 
-def _gather(wanted: Sequence[int], out: Path, _deps: Paths) -> None:
-    """Bring checkpoints that an earlier, interrupted attempt has made to those of the attempt that went on from it.
+def _gather(wanted: Sequence[int], limit: int, out: Path, _deps: Paths) -> None:
+    """Bring checkpoints that earlier, interrupted attempts have made to those of the attempt that went on from them.
 
-    Those wanted, and the best one, which gets a link if it is there.
+    Those that a training without interruptions would have kept: what is wanted, the best one, which gets a link, and
+    the newest until there are `limit` in all. Behind the step it went on from, an earlier attempt is no part of it.
     """
     best = selection.best_step(checkpoint(out))
-    for step in {*wanted, *([] if best is None else [best])}:
+    needed = {*wanted, *([] if best is None else [best])}
+    begun = resume.step(Path(str((read_json(out / "args.json") or {}).get("resume_from_checkpoint"))))
+    before = {resume.step(path) for attempt in earlier(out) for path in attempt.glob("checkpoint-*")}
+    for step in [*needed, *sorted((step for step in before if 0 < step <= begun), reverse=True)]:
+        if step not in needed and sum(path.is_dir() for path in out.glob("checkpoint-*")) >= limit:
+            break
         place = checkpoint(out, step)
         # Of several the newest: the training went back behind the others.
         found = [checkpoint(attempt, step) for attempt in reversed(earlier(out))]

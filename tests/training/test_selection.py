@@ -155,8 +155,32 @@ def test_of_two_attempts_with_the_best_the_newer_ones_is_taken(tmp_path: Path) -
     state = {"global_step": 8, "max_steps": 8, "log_history": [{"step": 4, "eval_loss": 1.0}]}
     (last / "trainer_state.json").write_text(json.dumps(state))
     (tmp_path / "12" / "last-checkpoint").symlink_to("checkpoint-8")
-    train._gather((), tmp_path / "12", {})
+    train._gather((), 3, tmp_path / "12", {})
     assert (tmp_path / "12" / "best-checkpoint" / "note.txt").read_text() == "11"
+
+
+def test_an_interrupted_training_keeps_what_an_undisturbed_one_keeps(world: World) -> None:
+    killed_at_step_7(world)
+    world.run("train", *SET, "--set", "train.save_total_limit=2")
+    output = world.stage("train") / "output"
+    found = sorted(int(path.name.split("-")[1]) for path in output.glob("checkpoint-*"))
+    assert found == world.report["train"]["checkpoints"] == [4, 6, 8], "two and the best"
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(1, [8]), (2, [6, 8]), (3, [4, 6, 8]), (9, [2, 4, 6, 8])])
+def test_what_lies_behind_the_way_back_is_not_brought_along(tmp_path: Path, limit: int, kept: list[int]) -> None:
+    for attempt, steps in (("1", (2, 4, 6)), ("2", (6, 7)), ("3", (8,))):
+        for at in steps:
+            (checkpoint(tmp_path / attempt, at) / "note.txt").write_text(attempt)
+    (tmp_path / "3" / "last-checkpoint").symlink_to("checkpoint-8")
+    args = {
+        "resume_from_checkpoint": str(tmp_path / "2" / "checkpoint-6")
+    }  # checkpoint-7 is not whole, or had diverged
+    (tmp_path / "3" / "args.json").write_text(json.dumps(args))
+    train._gather((), limit, tmp_path / "3", {})
+    found = {int(path.name.split("-")[1]): path for path in (tmp_path / "3").glob("checkpoint-*")}
+    assert sorted(found) == kept
+    assert limit == 1 or (found[6] / "note.txt").read_text() == "2"
 
 
 def test_a_step_that_the_training_never_reached_is_named(world: World) -> None:
