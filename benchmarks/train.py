@@ -6,7 +6,8 @@ The model has random weights in the real shape, made on the spot; the rows are m
 no network; a GPU where there is one, else the CPU with `--shape tiny`. The last line printed is one JSON object:
 
 overhead   the stage `train` against its own command line typed into a shell, in alternating order: `ratio` of tokens/s
-           (1 = no overhead; goal 0.99), `whole` the same of the trainer's whole time
+           (1 = no overhead; goal 0.99), `whole` the same of the trainer's whole time; `own` the share of all cores that
+           the pipeline's process takes while steps are made, which a busy neighbour does not blur
 settings   what `auto` becomes here against the settings of the EvalScope tutorial (micro batch 1, accumulation 16,
            gradient checkpointing on, sdpa, no packing): `ratio` of tokens/s, goal 1.3 on a big GPU
 variants   each way that this machine can train: tokens/s, MFU, peak memory, seconds a step, the plan's memory
@@ -20,34 +21,30 @@ import argparse
 import json
 import math
 import os
-import random
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks._training import SHAPES, prepared  # noqa: E402
 from pipeline.machine import Machine, probe  # noqa: E402
-from pipeline.training import curve, known_shapes, pace  # noqa: E402
+from pipeline.training import curve, pace  # noqa: E402
 
 PARTS = ("overhead", "settings", "variants")
-SHAPES = {"tiny": "", "0.6b": "Qwen/Qwen3-0.6B", "7b": "Qwen/Qwen2.5-7B"}
-TYPES = {"tiny": "llama", "0.6b": "qwen3", "7b": "qwen2_5"}
 TUTORIAL = {
     "micro_batch_size": 1, "gradient_checkpointing": True, "attention": "sdpa", "packing": False, "padding_free": False,
     "liger": False, "deepspeed": "none",
 }  # fmt: skip
-WORDS = "the quick brown fox asks a question and gives an answer".split()
-"""One token each for the tokenizer of tests/tiny_model.py."""
-SPREAD = 0.9
-"""Of the logarithm of the lengths; instruction data have 0.7 to 1.1."""
-
 FIGURES = (
     "tokens_per_second", "padded_tokens_per_second", "mfu", "seconds_per_step", "seconds_per_step_p95", "peak_memory",
     "peak_rss", "tokens_per_step", "basis",
@@ -101,6 +98,7 @@ def overhead(world: Path, rounds: int) -> Figures:
     return {
         "ratio": middle([hand["seconds_per_step"] / ours["seconds_per_step"] for ours, hand in told]),
         "whole": middle([hand["train_seconds"] / ours["train_seconds"] for ours, hand in told]),
+        "own": middle([ours["own"] for ours, _ in told]),
         "pipeline": middle([ours["seconds_per_step"] for ours, _ in told]),
         "by_hand": middle([hand["seconds_per_step"] for _, hand in told]),
     }
@@ -140,18 +138,35 @@ def trained(world: Path, label: str, asked: Mapping[str, Any]) -> Figures:
     texts = {key: json.dumps(value).strip('"') for key, value in asked.items()}
     given = [word for key, text in texts.items() for word in ("--set", f"train.{key}={text}")]
     command = [sys.executable, "-m", "pipeline.run", "recipe.yaml", "train", "--runs-dir", str(runs), *given]
-    done = subprocess.run(command, cwd=world, env=environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"{label}: {done.stdout[-1500:]}{done.stderr[-1500:]}", file=sys.stderr)
-        return {"failed": (done.stdout + done.stderr).strip().splitlines()[-1]}
+    status, text, own = watched(command, world, runs)
+    if status:
+        print(f"{label}: {text[-3000:]}", file=sys.stderr)
+        return {"failed": text.strip().splitlines()[-1]}
     report = json.loads((runs / "bench" / "report.json").read_text(encoding="utf-8"))
     found = report["throughput"]
     planned = {entry["what"]: entry for entry in found["planned"]}
     figures = {key: found[key] for key in FIGURES}
     figures |= {"planned_memory": planned.get("memory", {}).get("low"), "auto": decided(report)}
-    figures |= {"train_seconds": runtime(log(runs))}
+    figures |= {"train_seconds": runtime(log(runs)), "own": own}
     print(f"{label}: {told(figures)}", file=sys.stderr)
     return figures
+
+
+def watched(command: Sequence[str], world: Path, runs: Path) -> tuple[int, str, float | None]:
+    """(exit status, what it printed, share of all cores that the process itself took while steps were made)."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = psutil.Popen(command, cwd=world, env=environment(), stdout=output, stderr=subprocess.STDOUT)
+        spent: list[tuple[float, float]] = []
+        while process.poll() is None:
+            if any(runs.glob(f"stages/train-*/attempts/*/{curve.LOG}")):
+                times = process.cpu_times()  # without its children
+                spent.append((time.monotonic(), times.user + times.system))
+            time.sleep(0.2)
+        output.seek(0)
+        text = output.read()
+    (start, before), (end, after) = (spent[0], spent[-1]) if spent else ((0.0, 0.0), (0.0, 0.0))
+    share = (after - before) / (end - start) / (os.cpu_count() or 1) if end > start else None
+    return int(process.returncode), text, share
 
 
 def by_hand(world: Path, label: str, name: str) -> Figures:
@@ -205,61 +220,6 @@ def middle(values: Sequence[float]) -> dict[str, float]:
 def environment() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # a shell finds `swift` there
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-
-
-def prepared(folder: Path, options: argparse.Namespace) -> Path:
-    """A folder with model, rows and recipe."""
-    model = options.model.resolve() if options.model else folder / "model"
-    if not options.model:
-        words = [str(model), SHAPES[options.shape], *([str(options.layers)] if options.layers else [])]
-        subprocess.run(
-            [sys.executable, "-c", "import sys; from benchmarks.train import made_up; made_up(*sys.argv[1:])", *words],
-            cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-    rng = random.Random(0)
-    with (folder / "rows.jsonl").open("w", encoding="utf-8") as stream:
-        for _ in range(options.rows):
-            length = min(int(rng.lognormvariate(math.log(0.3 * options.max_length), SPREAD)), 2 * options.max_length)
-            asked, said = (" ".join(rng.choices(WORDS, k=max(4, part))) for part in (length // 4, length - length // 4))
-            turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
-            stream.write(json.dumps({"messages": turns}) + "\n")
-    kind = "llama" if options.model else TYPES[options.shape]
-    recipe = {
-        "name": "bench",
-        "model": {"path": str(model), "model_type": kind, "template": "chatml"},
-        "data": {"sources": [{"path": "rows.jsonl"}], "val_fraction": 0.0, "dedup": "none"},
-        "train": {
-            "rank": 8, "alpha": 32.0, "max_length": options.max_length, "global_batch_size": options.batch,
-            "max_steps": options.steps, "logging_steps": 2, "save_steps": 100_000, "misfit": "warn",
-        },
-        "tracking": {"mode": "disabled"},
-    }  # fmt: skip
-    (folder / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")  # JSON is YAML
-    return folder
-
-
-def made_up(folder: str, hub_id: str, layers: str = "") -> None:
-    """A model of that shape with random weights in bf16 and a tokenizer of 512 tokens; without an id the tiny one."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from tests import tiny_model
-
-    tiny_model.make(Path(folder))
-    if not hub_id:
-        return
-    known = dict(known_shapes.config(hub_id) or {})
-    known |= {"num_hidden_layers": int(layers)} if layers else {}
-    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "max_position_embeddings": 32768}
-    config = AutoConfig.for_model(**{**known, **ends})
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
-    model = model.to_empty(device="cuda" if torch.cuda.is_available() else "cpu")
-    model.tie_weights()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.fill_(1.0) if "norm" in name else weight.normal_(0.0, 0.02)
-    model.save_pretrained(folder)
 
 
 if __name__ == "__main__":
