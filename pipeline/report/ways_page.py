@@ -44,7 +44,7 @@ class Flip(Frozen):
     by_first: tuple[float, float]
     """Scores of the two models, in that order."""
     by_second: tuple[float, float]
-    p_values: tuple[float | None, float | None] = (None, None)
+    p_values: tuple[float | None, float | None]
     """By each way: of the two models on the same items (`paired.paired_statistics`); None where there are none."""
 
     @property

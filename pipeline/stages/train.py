@@ -82,6 +82,9 @@ def stage(
         args["ddp_find_unused_parameters"] = False
     args |= model.swift_args
     args |= {**spec.extra_args, "processes": spec.processes}
+    # The trainer counts the best one, which it never removes, among them: it would push out one that is wanted.
+    # (And at a limit of 1 it keeps the best one instead of the last.)
+    limit = spec.save_total_limit + validates
     return Stage(
         name="train",
         program=("swift", "sft"),
@@ -89,9 +92,7 @@ def stage(
         plumbing={
             **launch.plumbing(spec),
             "save_steps": spec.save_steps,
-            # The trainer counts the best one, which it never removes, among them: it would push out one that is wanted.
-            # (And at a limit of 1 it keeps the best one instead of the last.)
-            "save_total_limit": spec.save_total_limit + validates,
+            "save_total_limit": limit,
             # On SIGTERM all processes end the step, save and stop, at the same step.
             "callbacks": [*_listed(args.get("callbacks")), GRACEFUL],
             "logging_steps": spec.logging_steps,
@@ -108,7 +109,7 @@ def stage(
         gpus=spec.gpus,
         progress=_progress,
         resume=partial(_resume, args, spec.health),
-        finish=partial(_gather, tuple(wanted), spec.save_total_limit + validates),
+        finish=partial(_gather, tuple(wanted), limit),
         verdict=partial(_kept, tuple(wanted)),
         watch=partial(TrainingWatch, spec=spec.health),
         grace_s=GRACE_S,

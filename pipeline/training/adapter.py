@@ -7,6 +7,7 @@ import math
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,10 @@ def _shards(path: Path, processes: int | None) -> str | None:
     return None
 
 
+_UNREADABLE = (zipfile.BadZipFile, OSError, ValueError, EOFError, RuntimeError, zlib.error)
+"""zipfile's at damaged bytes: no table; places outside the file; flags for encryption, unknown packing, deflation."""
+
+
 def _archive(path: Path) -> str | None:
     """What is wrong with a file that torch.save has written: a zip whose table of contents is at its end."""
     try:
@@ -201,7 +206,7 @@ def _archive(path: Path) -> str | None:
                 archive.open(member).close()  # looks at the header that stands before its bytes
     except FileNotFoundError:
         return "is missing"
-    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zipfile.LargeZipFile):
+    except _UNREADABLE:
         return "is cut or damaged"
     return None
 

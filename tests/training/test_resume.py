@@ -81,6 +81,19 @@ def test_a_flipped_bit_inside_an_archive_is_found(tmp_path: Path) -> None:
     assert adapter.checkpoint_problem(folder) == "optimizer.pt is damaged: optimizer/data/0"
 
 
+def test_whatever_byte_of_an_archive_is_wrong_is_no_crash(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 2)
+    path = folder / "optimizer.pt"
+    whole = path.read_bytes()
+    assert len(whole) < 2000
+    seen = set()
+    for at in range(len(whole)):
+        for value in {0, 8, 255, whole[at] ^ 1} - {whole[at]}:  # 8 where the way of packing stands: deflated
+            path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
+            seen.add(adapter.checkpoint_problem(folder))
+    assert {"optimizer.pt is cut or damaged", "optimizer.pt is damaged: optimizer/data/0"} <= seen
+
+
 def test_of_a_large_archive_only_the_structure_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = checkpoint(tmp_path, 2)
     path = folder / "optimizer.pt"
