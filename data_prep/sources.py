@@ -72,7 +72,7 @@ def download(hub: HubName, name: str) -> Path:
         raise InputError(f"{hub}:{name}: a hub id is {hub}:owner/name or {hub}:owner/name@revision")
     # Imported here, so that local files need neither the pipeline nor a hub client.
     from pipeline.errors import PipelineError
-    from pipeline.hub import download as fetch
+    from pipeline.hub.snapshots import download as fetch
 
     try:
         return fetch(hub, "dataset", repo_id, revision or None)

@@ -7,12 +7,13 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from pipeline import catalog, settings
+from pipeline import settings
 from pipeline.capability import CALLED
-from pipeline.catalog_data import ENTRIES
-from pipeline.catalog_entry import Entry, HarnessName
-from pipeline.installed_tasks import TASKS, Task, evalscope_set, lm_eval_task, names
-from pipeline.task_index import Names
+from pipeline.catalog import lookup
+from pipeline.catalog.entries import ENTRIES
+from pipeline.catalog.entry import Entry, HarnessName
+from pipeline.catalog.installed import TASKS, Task, evalscope_set, lm_eval_task, names
+from pipeline.catalog.task_index import Names
 
 MOST = 60
 """Names of a harness's own that are listed."""
@@ -57,7 +58,7 @@ def describe(entry: Entry, found: dict[HarnessName, Names]) -> Iterator[str]:
 
 
 def _common(word: str, found: dict[HarnessName, Names]) -> Iterator[str]:
-    entries = list(catalog.matching(word)) if word not in ("", "*") else list(ENTRIES.values())
+    entries = list(lookup.matching(word)) if word not in ("", "*") else list(ENTRIES.values())
     for entry in entries:
         if any(entry.own(harness) for harness in found):
             yield from describe(entry, found)

@@ -9,16 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline import catalog, local_data
-from pipeline.catalog_data import COLUMNS, ENTRIES
-from pipeline.catalog_entry import HarnessName
+from pipeline.catalog import local_data, lookup
+from pipeline.catalog.entries import COLUMNS, ENTRIES
+from pipeline.catalog.entry import HarnessName
+from pipeline.catalog.installed import TASKS, Task, evalscope_set, known, lm_eval_task, names
+from pipeline.catalog.task_index import Names, scan
 from pipeline.harnesses.base import benchmarks
-from pipeline.installed_tasks import TASKS, Task, evalscope_set, known, lm_eval_task, names
 from pipeline.provenance import version
 from pipeline.recipe import Recipe
 from pipeline.settings import LOOPBACK
 from pipeline.suites import Benchmark, EvalScopeSpec, LmEvalSpec
-from pipeline.task_index import Names, scan
 
 DISTRIBUTIONS: Mapping[HarnessName, str] = {"lm_eval": "lm-eval", "evalscope": "evalscope"}
 CALLED: Mapping[HarnessName, str] = {"lm_eval": "lm-eval", "evalscope": "EvalScope"}
@@ -100,7 +100,7 @@ def _unknown(name: str, harness: HarnessName, installed: Installed) -> str:
     here, other = (installed.lm_eval, installed.evalscope)[:: 1 if harness == "lm_eval" else -1]
     there: HarnessName = "evalscope" if harness == "lm_eval" else "lm_eval"
     text = f"{CALLED[harness]} {version(DISTRIBUTIONS[harness])} has no such benchmark"
-    named = catalog.find(name, there)
+    named = lookup.find(name, there)
     own = name if name in other else named.entry.own(there) if named else None
     if named and named.entry.own(harness):
         text += f"; it is called {named.entry.name} here"
@@ -189,7 +189,7 @@ def _evalscope_folder(asked: Benchmark, task: Task, folder: Path) -> Iterator[st
 
 
 def _columns(harness: HarnessName, name: str, folder: Path, config: str | None) -> Iterator[str]:
-    named = catalog.find(name, harness)
+    named = lookup.find(name, harness)
     wanted = COLUMNS[harness].get(named.entry.name, "").split() if named else []
     there = local_data.columns(folder, config)
     lacking = [column for column in wanted if column not in there]

@@ -7,13 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.bank import BankSpec
+from pipeline.bank.spec import BankSpec
+from pipeline.catalog.installed import load
+from pipeline.catalog.task_index import scan
 from pipeline.dataset import EvaluationSet
 from pipeline.harnesses.base import benchmarks
-from pipeline.installed_tasks import load
 from pipeline.recipe import Recipe
 from pipeline.suites import Benchmark, EvalSpec, LmEvalSpec
-from pipeline.task_index import scan
 
 SPLITS = ("test_split", "validation_split")
 """Of a task's YAML, the split that is asked: lm-eval takes the first that is given."""

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from pipeline import capability, dialogues, endpoint, fetching, settings
+from pipeline import capability, dialogues, endpoint, settings
+from pipeline.catalog.task_index import scan
 from pipeline.errors import PreflightError
 from pipeline.execute import find_program
 from pipeline.files import read_json
 from pipeline.harnesses import HARNESSES
 from pipeline.harnesses.base import benchmarks
+from pipeline.hub import fetching
 from pipeline.provenance import version
 from pipeline.recipe import Recipe
 from pipeline.sources import code_problems, weight_problems
@@ -20,7 +22,6 @@ from pipeline.stage import Source, Stage
 from pipeline.stages import evaluate, fetch, train
 from pipeline.store import Store
 from pipeline.suites import LmEvalSpec
-from pipeline.task_index import scan
 from pipeline.training import checks
 
 DEMO_MODEL = "SmolLM2-135M-Instruct"

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.bank import Banks
+from pipeline.bank.spec import Banks
 from pipeline.dataset import DataSpec
 from pipeline.fields import NAME, Auto, BaseUrl, ExtraArgs, FilePath, KeyName, Origin, Precision, Section
 from pipeline.gate import GateSpec

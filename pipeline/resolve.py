@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline import bank_resolve, checkpoints
+from pipeline import checkpoints
+from pipeline.bank import resolve as bank_resolve
 from pipeline.dataset import DataSpec
 from pipeline.errors import PreflightError
 from pipeline.evaluation_sets import local_sets

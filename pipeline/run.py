@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import dryrun, fetching, housekeeping, preflight, provenance, run_folder, settings
+from pipeline import dryrun, housekeeping, preflight, provenance, run_folder, settings
 from pipeline.console import Console
 from pipeline.errors import PipelineError, PreflightError, RecipeError
 from pipeline.execute import Executor
 from pipeline.files import held_by, locked
+from pipeline.hub import fetching
 from pipeline.machine import Machine, probe, read_machine
 from pipeline.plan import TARGETS, Plan, plan
 from pipeline.recipe import Recipe

@@ -12,7 +12,6 @@ from pipeline.console import Console
 from pipeline.errors import CommandFailedError, GateFailedError, OutputError
 from pipeline.execute import Executor
 from pipeline.files import write_json, write_text
-from pipeline.follower import Follower, tracking
 from pipeline.gate import refusal
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
@@ -23,6 +22,7 @@ from pipeline.run_folder import pending
 from pipeline.schedule import Schedule
 from pipeline.stage import Stage
 from pipeline.store import Store
+from pipeline.tracking.follower import Follower, tracking
 
 
 class Session:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.catalog import find
-from pipeline.catalog_entry import HarnessName
+from pipeline.catalog.entry import HarnessName
+from pipeline.catalog.lookup import find
 from pipeline.stage import Stage
 
 Kind = Literal["gpu", "cpu", "net"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import catalog, local_data
-from pipeline.catalog_entry import HarnessName
+from pipeline.catalog import local_data, lookup
+from pipeline.catalog.entry import HarnessName
 from pipeline.harnesses.base import benchmarks
 from pipeline.suites import Benchmark, EvalScopeSpec, LmEvalSpec
 
@@ -35,7 +35,7 @@ def settle(suite: LmEvalSpec | EvalScopeSpec, where: str, *, banks: Collection[s
         if given.name in banks:
             new.append(given)
             continue
-        entry, at = catalog.translate(given, suite.harness), f"{where}.{section}.{given.name}"
+        entry, at = lookup.translate(given, suite.harness), f"{where}.{section}.{given.name}"
         if entry != given:
             choices.append((at, _said(entry), f"what {suite.harness} calls it"))
         if entry.path is None and suite.data_root:
@@ -51,7 +51,7 @@ def settle(suite: LmEvalSpec | EvalScopeSpec, where: str, *, banks: Collection[s
                 choices.append((at, ", ".join(f"{key}: null" for key in added), f"{entry.path} has no such data"))
         new.append(entry)
     if suite.harness == "evalscope":
-        new, clashes = catalog.merged(new)
+        new, clashes = lookup.merged(new)
         problems += [f"{where}.{section}: {clash}" for clash in clashes]
     asked = tuple(entry if entry.path or entry.args else entry.name for entry in new)
     return Settled(suite.model_copy(update={section: asked}), choices, problems)
@@ -63,14 +63,14 @@ def _said(entry: Benchmark) -> str:
 
 
 def _folder(given: str, own: str, harness: HarnessName, root: Path) -> Path | None:
-    named = catalog.find(given, harness)
+    named = lookup.find(given, harness)
     places = [named.entry.folder, named.entry.name] if named else []
     return next((root / place for place in (*places, given, own) if (root / place).is_dir()), None)
 
 
 def _missing(entry: Benchmark, folder: Path) -> Iterator[tuple[str, Any]]:
     """Keys of the task's YAML that name what the folder has not, to be set to null: lm-eval fails on them."""
-    named = catalog.find(entry.name, "lm_eval")
+    named = lookup.find(entry.name, "lm_eval")
     task = named.entry.lm_eval if named else None
     if task is None or named is None:
         return

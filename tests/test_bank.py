@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.eval_items import eval_items, question_sha256
-from pipeline import bank_files, bank_prompts, bank_resolve, bank_scores, bank_suite
-from pipeline.bank_items import examples, load
-from pipeline.bank_prompts import Prompts
+from pipeline.bank import files, resolve
+from pipeline.bank import prompts as bank_prompts
+from pipeline.bank import scores as bank_scores
+from pipeline.bank import suite as bank_suite
+from pipeline.bank.items import examples, load
+from pipeline.bank.prompts import Prompts
 from pipeline.errors import OutputError, PreflightError, RecipeError
 from pipeline.evaluation_sets import local_sets
 from pipeline.recipe import Recipe
@@ -242,7 +245,7 @@ def test_both_harnesses_ask_the_same_prompt(tmp_path):
     shots = write(tmp_path, {**QUESTION, "question": "Example {y}"}, name="shots.jsonl")
     spec = {**SETTINGS, "few_shot": 1, "prompt": "{json}: {question}\n--{0}\n{choices}\nSay {letter}:"}
     out = tmp_path / "out"
-    found = bank_files.write("own", write(tmp_path, *rows), out, spec, shots)
+    found = files.write("own", write(tmp_path, *rows), out, spec, shots)
     assert (found["items"], found["several_right"]) == (2, 1)
     args = bank_prompts.evalscope_args(spec, out)
     asked = [json.loads(line) for line in (out / "evalscope" / "own_val.jsonl").read_text().splitlines()]
@@ -313,7 +316,7 @@ def recipe(
 
 
 def test_auto_is_decided_by_the_questions(tmp_path):
-    found = bank_resolve.settle(recipe(tmp_path))
+    found = resolve.settle(recipe(tmp_path))
     assert not found.problems
     assert (found.banks["own"].style, found.banks["own"].language, found.banks["open"].language) == (
         "likelihood",
@@ -321,7 +324,7 @@ def test_auto_is_decided_by_the_questions(tmp_path):
         "zh",
     )
     assert found.banks["second"].language == "auto", "no suite asks it"
-    found = bank_resolve.settle(
+    found = resolve.settle(
         recipe(tmp_path, rows=(QUESTION, {**QUESTION, "id": "2", "question": "Two?", "answer": "AB"}))
     )
     assert found.banks["own"].style == "generate"
@@ -341,7 +344,7 @@ def test_auto_is_decided_by_the_questions(tmp_path):
 )  # fmt: skip
 def test_what_does_not_work_is_refused_before_anything_starts(tmp_path, bank, suite, text):
     rows = (QUESTION, {**QUESTION, "id": "2", "question": "Two?", "answer": "AB"})
-    found = bank_resolve.settle(recipe(tmp_path, bank, suite, rows))
+    found = resolve.settle(recipe(tmp_path, bank, suite, rows))
     assert len([problem for problem in found.problems if text in problem]) >= 1, found.problems
 
 
@@ -363,7 +366,7 @@ def test_mistakes_in_the_section_have_a_line(tmp_path, bank, text):
 
 def suite_stage(folder: Path, suite: str):
     read = recipe(folder, suite=suite)
-    found = bank_resolve.settle(read)
+    found = resolve.settle(read)
     assert not found.problems
     banks = {
         name: (spec, bank_stage.stage(name, spec)) for name, spec in found.banks.items() if spec.language != "auto"
@@ -397,7 +400,7 @@ def test_an_evalscope_suite_of_banks_alone_needs_no_hub_and_takes_their_limit(tm
 
 
 def test_how_lm_eval_asks_is_no_business_of_evalscope(tmp_path):
-    spec = bank_resolve.settle(recipe(tmp_path)).banks["own"]
+    spec = resolve.settle(recipe(tmp_path)).banks["own"]
     other = spec.model_copy(update={"style": "generate", "max_tokens": 3})
     assert bank_suite.settings("own", spec, "evalscope") == bank_suite.settings("own", other, "evalscope")
     assert bank_suite.settings("own", spec, "lm_eval") != bank_suite.settings("own", other, "lm_eval")
@@ -416,7 +419,7 @@ def answered(folder: Path, outputs: list[str], harness: str = "lm_eval", **chang
     bank = {**SETTINGS, **changes}
     kind = str(bank["kind"])
     out = folder / "out"
-    bank_files.write("own", write(folder, *(ROWS if kind == "mcq" else OPEN)), out, bank, None)
+    files.write("own", write(folder, *(ROWS if kind == "mcq" else OPEN)), out, bank, None)
     prompts = [json.loads(line) for line in (out / "lm_eval.jsonl").read_text(encoding="utf-8").splitlines()]
     task = "bank_own" if harness == "lm_eval" else f"{bank_prompts.DATASETS[kind]}/own"
     told = Score(
@@ -497,7 +500,7 @@ def test_after_examples_the_first_answer_counts(tmp_path):
 def test_likelihoods_choose_a_letter(tmp_path):
     bank = {**SETTINGS, "style": "likelihood"}
     out = tmp_path / "out"
-    bank_files.write("own", write(tmp_path, ROWS[0], ROWS[2]), out, bank, None)
+    files.write("own", write(tmp_path, ROWS[0], ROWS[2]), out, bank, None)
     told = Score(
         task="bank_own",
         harness="lm_eval",
@@ -544,7 +547,7 @@ def test_training_rows_are_compared_with_the_banks_and_their_items_are_found_aga
 
 def test_an_answer_to_nothing_in_the_bank_is_no_score(tmp_path):
     out = tmp_path / "out"
-    bank_files.write("own", write(tmp_path, *ROWS), out, SETTINGS, None)
+    files.write("own", write(tmp_path, *ROWS), out, SETTINGS, None)
     told = Score(
         task="bank_own",
         harness="lm_eval",
@@ -562,6 +565,6 @@ def test_an_answer_to_nothing_in_the_bank_is_no_score(tmp_path):
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
     path = write(tmp_path, {**QUESTION, "answer": "Z"})
-    assert bank_files.main(["own", str(path), str(tmp_path / "out")]) == 3
+    assert files.main(["own", str(path), str(tmp_path / "out")]) == 3
     assert f"{path}:1: answer 'Z' is not among" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

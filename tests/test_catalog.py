@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from pipeline import benchmarks as listing
-from pipeline import catalog, local_data
-from pipeline.catalog_data import ENTRIES
-from pipeline.catalog_entry import HarnessName
+from pipeline.catalog import local_data, lookup
+from pipeline.catalog.entries import ENTRIES
+from pipeline.catalog.entry import HarnessName
+from pipeline.catalog.installed import TASKS, evalscope_set, folder, lm_eval_task, names
+from pipeline.catalog.task_index import Names, scan
 from pipeline.errors import PreflightError
 from pipeline.harnesses import lm_eval
 from pipeline.harnesses.base import benchmarks
-from pipeline.installed_tasks import TASKS, evalscope_set, folder, lm_eval_task, names
 from pipeline.machine import Machine
 from pipeline.recipe import Recipe
 from pipeline.resolve import Choice, resolve
 from pipeline.suites import Benchmark
-from pipeline.task_index import Names, scan
 
 CPU = Machine(system="Linux", cpus=2, memory_gb=8)
 
@@ -113,9 +113,9 @@ TRANSLATED: list[tuple[HarnessName, str, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("harness", "name", "own", "args"), TRANSLATED)
 def test_names(harness: HarnessName, name: str, own: str, args: Mapping[str, Any]) -> None:
-    found = catalog.translate(Benchmark(name=name), harness)
+    found = lookup.translate(Benchmark(name=name), harness)
     assert (found.name, found.args) == (own, args)
-    assert catalog.translate(found, harness) == found
+    assert lookup.translate(found, harness) == found
 
 
 def settled(root: Path | None, *tasks: object, harness: str = "lm_eval") -> tuple[Recipe, list[Choice]]:
@@ -166,8 +166,8 @@ def test_groups_are_asked_as_groups(tmp_path: Path) -> None:
     write(tmp_path / "bbh" / "test.jsonl")
     recipe, _ = settled(tmp_path, "bbh")
     args = lm_eval.args(recipe.eval[0], chat_template=True)
-    assert catalog.is_group("bbh")
-    assert not catalog.is_group("gsm8k")
+    assert lookup.is_group("bbh")
+    assert not lookup.is_group("gsm8k")
     assert args["tasks"][0]["name"] == "bbh"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import preflight
 from pipeline.errors import PreflightError
-from pipeline.fetching import stages
+from pipeline.hub.fetching import stages
 from pipeline.machine import Machine
 from pipeline.plan import plan
 from pipeline.recipe import Recipe

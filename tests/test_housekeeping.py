@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import fetching
 from pipeline.console import Console
 from pipeline.errors import CommandFailedError
 from pipeline.files import held_by, locked
 from pipeline.housekeeping import unneeded
+from pipeline.hub import fetching
 from pipeline.recipe import Recipe
 from pipeline.sources import digest
 from pipeline.store import Store

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import hub, hub_shared
 from pipeline.errors import PreflightError
+from pipeline.hub import shared, snapshots
 from tests.hubs import COMMIT, HuggingFace, ModelScope, serving
 
 HUBS = ("huggingface", "modelscope")
@@ -278,15 +278,15 @@ def test_no_heavy_import(arguments: list[str], heavy: set[str], tmp_path: Path) 
 )
 def test_names_that_lead_elsewhere_are_refused(hub_name: str, name: str, revision: str | None) -> None:
     with pytest.raises(PreflightError, match="expected"):
-        hub.fetch(hub_name, "model", name, revision)  # type: ignore[arg-type]
+        snapshots.fetch(hub_name, "model", name, revision)  # type: ignore[arg-type]
 
 
 def test_a_snapshot_of_another_tool_is_judged_by_its_index_and_leftovers(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "x.safetensors", "b": "y.st"}}')
     (tmp_path / "x.safetensors").write_bytes(b"x")
     (tmp_path / "rows.jsonl.incomplete").write_bytes(b"x")
-    listing = hub_shared.found(tmp_path)
-    assert hub_shared.absent(tmp_path, listing.entries) == ["rows.jsonl", "y.st"]
+    listing = shared.found(tmp_path)
+    assert shared.absent(tmp_path, listing.entries) == ["rows.jsonl", "y.st"]
 
 
 def wait_for_bytes(root: Path, count: int) -> None:

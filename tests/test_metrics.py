@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from pipeline import letters, metrics
+from pipeline.bank import letters, metrics
 
 KNOWN = "ABCDE"
 SETS = ["".join(part) for n in range(1, 6) for part in itertools.combinations(KNOWN, n)]

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipeline import mmlu
-from pipeline.catalog_data import ENTRIES
+from pipeline.catalog.entries import ENTRIES
 from pipeline.command import Command
 from pipeline.harnesses import lm_eval
 from pipeline.report import ways_tables

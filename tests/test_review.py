@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import local_data, preflight
+from pipeline import preflight
+from pipeline.catalog import local_data
+from pipeline.catalog.installed import lm_eval_data, lm_eval_task
+from pipeline.catalog.task_index import scan
 from pipeline.errors import PreflightError, RecipeError
-from pipeline.follower import tracking
 from pipeline.harnesses import evalscope, evalscope_read, lm_eval
-from pipeline.installed_tasks import lm_eval_data, lm_eval_task
 from pipeline.machine import read_machine
 from pipeline.plan import plan
 from pipeline.recipe_file import load_recipe
@@ -21,7 +22,7 @@ from pipeline.stage import Source
 from pipeline.stages import evaluate
 from pipeline.store import Store
 from pipeline.suites import Benchmark, LmEvalSpec
-from pipeline.task_index import scan
+from pipeline.tracking.follower import tracking
 
 MACHINES = Path(__file__).parent / "machines"
 EVALUATE = """

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from pipeline import slots
-from pipeline.catalog_data import ENTRIES
+from pipeline.catalog.entries import ENTRIES
 from pipeline.command import Command
 from pipeline.console import Console, clipped
 from pipeline.errors import CommandFailedError, Interrupted, OutputError, PreflightError

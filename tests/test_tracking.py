@@ -21,10 +21,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import tracking_data, tracking_report
-from pipeline import tracking_store as store
-from pipeline import tracking_view as view
-from pipeline.tracking_picture import pictures
+from pipeline.tracking import data as tracking_data
+from pipeline.tracking import report as tracking_report
+from pipeline.tracking import store, view
+from pipeline.tracking.pictures import pictures
 
 ROOT = Path(__file__).parents[1]
 CANARY = "canary-3f1c7e-key"

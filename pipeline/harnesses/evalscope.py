@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline import bank_prompts
+from pipeline.bank import prompts as bank_prompts
 from pipeline.command import Command, flags
 from pipeline.endpoint import Endpoint
 from pipeline.harnesses.base import FIRST_BATCH, PLAIN_TEMPLATE, benchmarks, local_data, twice

@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
-from pipeline import bank_prompts, mmlu
-from pipeline.catalog import is_group
+from pipeline import mmlu
+from pipeline.bank import prompts as bank_prompts
+from pipeline.catalog.lookup import is_group
 from pipeline.command import Command, flags
 from pipeline.endpoint import ANSWER_S, Endpoint
 from pipeline.harnesses.base import FILES, FIRST_BATCH, benchmarks, local_data, twice

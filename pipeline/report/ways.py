@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
-from pipeline import catalog, mmlu
+from pipeline import mmlu
+from pipeline.catalog import lookup
 from pipeline.paired import paired_statistics
 from pipeline.report.model_score import ModelScore
 from pipeline.report.ways_page import Flip, Frozen, Lenience, Orders, Rendered, Standing, Way, WaysPage
@@ -93,7 +94,7 @@ def _asked(scores: Sequence[ModelScore], samples: Mapping[str, Sequence[Sample]]
 
 def _name(harness: str, task: str) -> str | None:
     """Which implementation of MMLU the task is, or a subject of."""
-    named = catalog.find(task.partition("/")[0], "lm_eval" if harness == "lm_eval" else "evalscope")
+    named = lookup.find(task.partition("/")[0], "lm_eval" if harness == "lm_eval" else "evalscope")
     return named.entry.name if named and named.entry.folder == "mmlu" else None
 
 

@@ -1,4 +1,4 @@
-"""Stage `bank`: a question bank of the user's own as both harnesses read it, by `python -m pipeline.bank_files`."""
+"""Stage `bank`: a question bank of the user's own as both harnesses read it, by `python -m pipeline.bank.files`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import jsonl
-from pipeline.bank import BankSpec
-from pipeline.bank_files import COUNTS_FILE
+from pipeline.bank.files import COUNTS_FILE
+from pipeline.bank.spec import BankSpec
 from pipeline.command import Command, flags
 from pipeline.stage import Paths, Source, Stage
 
@@ -19,7 +19,7 @@ def stage(name: str, spec: BankSpec) -> Stage:
         sources["few_shot"] = Source(spec.few_shot_path)
     return Stage(
         name="bank",
-        program=("python", "-m", "pipeline.bank_files"),
+        program=("python", "-m", "pipeline.bank.files"),
         args={"name": name, "kind": spec.kind, "language": spec.language, "few_shot": spec.few_shot,
               "prompt": spec.prompt},
         deps=sources,

@@ -9,8 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipeline import bank_scores, bank_suite, mmlu, samples
-from pipeline.bank import BankSpec
+from pipeline import mmlu, samples
+from pipeline.bank import scores as bank_scores
+from pipeline.bank import suite as bank_suite
+from pipeline.bank.spec import BankSpec
 from pipeline.causes import MEMORY
 from pipeline.command import Command
 from pipeline.endpoint import Endpoint

@@ -174,7 +174,7 @@ def test_a_hub_id_is_fetched_by_the_pipeline(tmp_path: Path, monkeypatch: pytest
         asked.append((hub, kind, repo_id, str(revision)))
         return tmp_path / "snapshot"
 
-    monkeypatch.setattr("pipeline.hub.download", download)
+    monkeypatch.setattr("pipeline.hub.snapshots.download", download)
     assert main(["auto", "modelscope:me/d@v1", str(tmp_path / "o"), "--val-fraction", "0"]) == 0
     assert main(["auto", "huggingface:me/d", str(tmp_path / "p"), "--val-fraction", "0"]) == 0
     assert asked == [("modelscope", "dataset", "me/d", "v1"), ("huggingface", "dataset", "me/d", "None")]

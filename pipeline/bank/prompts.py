@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.bank_items import Item
+from pipeline.bank.items import Item
 from pipeline.results import digest
 
 LM_EVAL_FILE = "lm_eval.jsonl"
@@ -123,7 +123,7 @@ def _examples(spec: Mapping[str, Any], way: Prompts, shots: Sequence[Item]) -> s
 def lm_eval_task(bank: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The bank as a task of lm-eval 0.4.13; `folder` is the output of the bank's stage.
 
-    Answers are scored by `bank_scores`: `bypass` leaves written ones as they are. `num_fewshot: 0` keeps a suite's
+    Answers are scored by `scores.py`: `bypass` leaves written ones as they are. `num_fewshot: 0` keeps a suite's
     number of examples away, for they stand in the prompt already.
     """
     task: dict[str, Any] = {
@@ -157,7 +157,7 @@ def evalscope_args(bank: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The bank's dataset-args of EvalScope 1.14.1."""
     args: dict[str, Any] = {"local_path": str(folder / EVALSCOPE_FOLDER), "subset_list": [bank["name"]]}
     if bank["kind"] == "open_qa":
-        # Its BLEU wants NLTK data from the network; ours are computed by bank_scores.
+        # Its BLEU wants NLTK data from the network; ours are computed by scores.py.
         return args | {"metric_list": ["Rouge"]}
     prompt = template(bank, written=True, several=True)
     middle, tail = (text.replace("{", "{{").replace("}", "}}") for text in (prompt.middle, prompt.tail))

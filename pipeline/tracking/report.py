@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.report.steps import training_of, training_step
-from pipeline.tracking_data import part, short
+from pipeline.tracking.data import part, short
 
 _FIELDS = ("delta", "ci_low", "ci_high", "p_value", "p_adjusted")
 _MOST_TEXT = 2000

@@ -1,4 +1,4 @@
-"""Well-known benchmarks under one name for both harnesses. Pure; the table is catalog_data.py.
+"""Well-known benchmarks under one name for both harnesses. Pure; the table is entries.py.
 
 A suite may use the common name (`ceval`, `arc_challenge`, `cmmlu_professional_psychology`) under either harness, or the
 harness's own (`ceval-valid`; `arc` with a subset_list); both come to the same settings, and so to the same results.
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.catalog_data import ENTRIES
-from pipeline.catalog_entry import Entry, HarnessName
+from pipeline.catalog.entries import ENTRIES
+from pipeline.catalog.entry import Entry, HarnessName
 from pipeline.suites import Benchmark
 
 

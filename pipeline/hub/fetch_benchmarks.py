@@ -1,6 +1,6 @@
 """Benchmark data from their hubs into the caches the harnesses read: resumed when cut, verified, usable offline.
 
-`python -m pipeline.fetch_benchmarks lm_eval|evalscope NAME ... --out DIR`, usually started by the target `fetch`.
+`python -m pipeline.hub.fetch_benchmarks lm_eval|evalscope NAME ... --out DIR`, usually started by the target `fetch`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import hub, settings
+from pipeline import settings
+from pipeline.catalog.installed import TASKS, evalscope_set, lm_eval_data, names
 from pipeline.errors import PipelineError, PreflightError
 from pipeline.files import write_json
-from pipeline.installed_tasks import TASKS, evalscope_set, lm_eval_data, names
+from pipeline.hub import snapshots
 
 RECORD = "fetched.json"
 _FILE = re.compile(r"hf://datasets/(?P<id>[^@]+)@(?P<revision>[^/]+)/(?P<path>.+)")
@@ -26,7 +27,7 @@ _READERS = ("json", "csv", "parquet", "text", "arrow")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.fetch_benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pipeline.hub.fetch_benchmarks", description=__doc__)
     parser.add_argument("harness", choices=("lm_eval", "evalscope"))
     parser.add_argument("names", nargs="+", metavar="NAME", help="the harness's own name of a benchmark")
     parser.add_argument("--hub", choices=("modelscope", "huggingface"), default="modelscope", help="EvalScope's hub")
@@ -52,7 +53,7 @@ def _repository(where: Literal["modelscope", "huggingface"], name: str) -> dict[
     if known is None or not known.hub:
         raise PreflightError(f"{name}: EvalScope names no hub data for it; give it a `path`")
     repo = known.hub[0]
-    snapshot = hub.fetch(where, "dataset", repo)
+    snapshot = snapshots.fetch(where, "dataset", repo)
     sys.stdout.write(f"{name}: {repo} from {where}, {snapshot.bytes / 1e6:.1f} MB\n")
     return {"name": name, "hub": where, "id": repo, "revision": snapshot.revision, "bytes": snapshot.bytes}
 
@@ -78,7 +79,7 @@ def _configuration(repo: str, config: str | None, options: dict[str, Any]) -> di
         files = [_FILE.fullmatch(str(file)) for split in (builder.config.data_files or {}).values() for file in split]
         wanted = {match["path"]: match["revision"] for match in files if match and match["id"] == repo}
         if wanted:
-            hub.fetch("huggingface", "dataset", repo, next(iter(wanted.values())), only=wanted.keys())
+            snapshots.fetch("huggingface", "dataset", repo, next(iter(wanted.values())), only=wanted.keys())
         builder.download_and_prepare()
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         text = " ".join(str(error).split())[:300]

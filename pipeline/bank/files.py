@@ -1,4 +1,4 @@
-"""A bank's file as the harnesses want it: `python -m pipeline.bank_files NAME FILE OUT --kind mcq ...`.
+"""A bank's file as the harnesses want it: `python -m pipeline.bank.files NAME FILE OUT --kind mcq ...`.
 
 Writes `lm_eval.jsonl`, `evalscope/<NAME>_val.jsonl` (`<NAME>.jsonl` for open questions), `items.jsonl` for our own
 scoring, and `bank.json` with the counts last.
@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.bank_items import Item, examples, load
-from pipeline.bank_prompts import EVALSCOPE_FOLDER, ITEMS_FILE, LM_EVAL_FILE, evalscope_file, fingerprints, rows
+from pipeline.bank.items import Item, examples, load
+from pipeline.bank.prompts import EVALSCOPE_FOLDER, ITEMS_FILE, LM_EVAL_FILE, evalscope_file, fingerprints, rows
 from pipeline.errors import PipelineError
 from pipeline.files import write_json, write_text
 
@@ -62,7 +62,7 @@ def _write(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.bank_files", description="A question bank for harnesses.")
+    parser = argparse.ArgumentParser(prog="python -m pipeline.bank.files", description="A question bank for harnesses.")
     parser.add_argument("name")
     parser.add_argument("file", type=Path)
     parser.add_argument("out", type=Path)

@@ -1,4 +1,4 @@
-"""What hub.py and the clients of the two hubs share: what is wanted, what a hub lists, how it can fail."""
+"""What snapshots.py and the clients of the two hubs share: what is wanted, what a hub lists, how it can fail."""
 
 from __future__ import annotations
 

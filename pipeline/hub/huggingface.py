@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import PreflightError
-from pipeline.hub_shared import (
+from pipeline.hub.shared import (
     WORKERS,
     Client,
     Entry,
@@ -113,7 +113,7 @@ def cached(wanted: Wanted) -> tuple[Path, Listing | None]:
     try:
         folder = snapshot_download(wanted.id, repo_type=wanted.kind, revision=revision, local_files_only=True)
     except IncompleteSnapshotError as error:
-        folder = error.snapshot_path  # hub.py decides what is missing: pickled weights are not
+        folder = error.snapshot_path  # snapshots.py decides what is missing: pickled weights are not
     except (LocalEntryNotFoundError, ValueError) as error:
         raise Unreachable(f"no snapshot of it under {store(wanted)}") from error
     try:

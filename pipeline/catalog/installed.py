@@ -16,12 +16,12 @@ from typing import Any, Literal, TypeAlias
 
 import yaml
 
-from pipeline.catalog_entry import HarnessName
+from pipeline.catalog.entry import HarnessName
+from pipeline.catalog.task_index import Declared, Names, indexed, scan
 from pipeline.provenance import version
-from pipeline.task_index import Declared, Names, indexed, scan
 
 Kind: TypeAlias = Literal["likelihood", "generate", "judge", "code"]
-TASKS = Path(__file__).parent / "tasks"
+TASKS = Path(__file__).parents[1] / "tasks"
 """Tasks of our own for lm-eval."""
 
 _PLACES: Mapping[str, tuple[str, str]] = {"lm_eval": ("tasks", "lm-eval"), "evalscope": ("benchmarks", "evalscope")}

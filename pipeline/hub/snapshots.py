@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from pipeline import hub_huggingface, hub_modelscope
 from pipeline.errors import PipelineError, PreflightError
-from pipeline.hub_shared import (
+from pipeline.hub import huggingface, modelscope
+from pipeline.hub.shared import (
     Client,
     Entry,
     Listing,
@@ -35,7 +35,7 @@ from pipeline.hub_shared import (
     without_pickles,
 )
 
-_CLIENTS = {"huggingface": hub_huggingface.CLIENT, "modelscope": hub_modelscope.CLIENT}
+_CLIENTS = {"huggingface": huggingface.CLIENT, "modelscope": modelscope.CLIENT}
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./+-]*", re.ASCII)
@@ -107,7 +107,7 @@ def _obtain(wanted: Wanted, only: Collection[str] | None = None) -> tuple[Snapsh
 
 def _complete(wanted: Wanted, only: Collection[str] | None) -> tuple[Snapshot, tuple[Entry, ...]]:
     client = _CLIENTS[wanted.hub]
-    if hub_huggingface.is_offline():
+    if huggingface.is_offline():
         return _from_cache(client, wanted, "HF_HUB_OFFLINE is set")
     try:
         listing = client.listing(wanted)
@@ -237,7 +237,3 @@ class Snapshot:
     revision: str | None
     files: int
     bytes: int
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline.tracking_view import read_json
+from pipeline.tracking.view import read_json
 
 DATABASE = "runs.swanlab"
 """SQLite, in the log directory: the local dashboard lists the experiments with a row here, whatever else lies there."""

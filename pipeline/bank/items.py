@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import bank_rows
+from pipeline.bank import rows
+from pipeline.bank.letters import LETTERS, answer_letters
 from pipeline.errors import PreflightError
-from pipeline.letters import LETTERS, answer_letters
 from pipeline.results import doc_key
 
 Kind = Literal["mcq", "open_qa"]
@@ -70,7 +70,7 @@ def load(path: Path, kind: Kind) -> tuple[Item, ...]:
     items: list[Item] = []
     problems: list[str] = []
     try:
-        for raw in bank_rows.read(path):
+        for raw in rows.read(path):
             try:
                 items.append(_item(raw, kind))
             except ValueError as error:
@@ -114,7 +114,7 @@ def _twice(path: Path, items: Iterable[Item], what: str, key: Callable[[Item], s
     return problems
 
 
-def _item(raw: bank_rows.Raw, kind: Kind) -> Item:
+def _item(raw: rows.Raw, kind: Kind) -> Item:
     """One row as an item; RowError with the reason and the remedy."""
     if raw.problem:
         raise RowError(raw.problem)

@@ -1,4 +1,4 @@
-"""Starts the tracker beside a run and ends it: a follower process that reads the run directory, see tracking.py."""
+"""Starts the tracker beside a run and ends it: a follower process that reads the run directory, see experiment.py."""
 
 from __future__ import annotations
 

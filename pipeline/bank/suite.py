@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pipeline.bank import BankSpec
-from pipeline.bank_scores import VERSION
+from pipeline.bank.scores import VERSION
+from pipeline.bank.spec import BankSpec
 from pipeline.harnesses.base import benchmarks
 from pipeline.suites import EvalScopeSpec, LmEvalSpec
 

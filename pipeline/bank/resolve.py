@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.bank import BankSpec
-from pipeline.bank_items import Item, examples, load
-from pipeline.bank_prompts import DATASETS
+from pipeline.bank.items import Item, examples, load
+from pipeline.bank.prompts import DATASETS
+from pipeline.bank.spec import BankSpec
 from pipeline.errors import PreflightError
 from pipeline.harnesses.base import benchmarks
 from pipeline.recipe import Recipe

@@ -12,8 +12,8 @@ from pipeline.command import Command
 from pipeline.console import Console
 from pipeline.errors import OutputError
 from pipeline.execute import Executor
-from pipeline.fetch_benchmarks import RECORD
 from pipeline.harnesses.base import benchmarks
+from pipeline.hub.fetch_benchmarks import RECORD
 from pipeline.recipe import Recipe
 from pipeline.schedule import Schedule
 from pipeline.stage import Paths, Source, Stage
@@ -54,7 +54,7 @@ def of_suite(suite: LmEvalSpec | EvalScopeSpec, banks: Mapping[str, Any]) -> Sta
     where = str(suite.extra_args.get("dataset-hub", suite.extra_args.get("dataset_hub", "modelscope")))
     return Stage(
         name="fetch",
-        program=("python", "-m", "pipeline.fetch_benchmarks"),
+        program=("python", "-m", "pipeline.hub.fetch_benchmarks"),
         args={"harness": suite.harness, "names": names, **({"hub": where} if suite.harness == "evalscope" else {})},
         deps={"include_path": Source(own)} if own else {},
         command=_command,

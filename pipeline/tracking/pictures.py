@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import tracking_view as view
-from pipeline.tracking_data import Lengths
-from pipeline.tracking_view import Bar
+from pipeline.tracking import view
+from pipeline.tracking.data import Lengths
+from pipeline.tracking.view import Bar
 
 _MOST_ROWS = 10
 

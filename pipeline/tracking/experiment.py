@@ -3,7 +3,7 @@
     python -m pipeline.tracking RUN_DIR     follow RUN_DIR until standard input says `end ok` or `end failed`
     python -m pipeline.tracking --check     can the tracker be used at all? exit 3 and one line if not
 
-Settings arrive as JSON in PIPELINE_TRACKING (`tracking_process.Settings`), the key in SWANLAB_API_KEY. A bare end of
+Settings arrive as JSON in PIPELINE_TRACKING (`process.Settings`), the key in SWANLAB_API_KEY. A bare end of
 file on standard input means that the pipeline died: the experiment ends as crashed. What became of it is in
 RUN_DIR/tracking.json, what swanlab printed in RUN_DIR/tracking.log. A tracker that fails says so in one line and exits
 with 0: it never costs a run.
@@ -22,11 +22,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pipeline import tracking_picture
-from pipeline import tracking_process as process
-from pipeline import tracking_store as store
-from pipeline import tracking_view as view
-from pipeline.tracking_process import Mode, Settings
+from pipeline.tracking import pictures, process, store, view
+from pipeline.tracking.process import Mode, Settings
 
 POLL_S = 1.0
 FINISH_LIMIT_S = {"online": 120.0, "local": 1800.0, "offline": 300.0}
@@ -229,7 +226,7 @@ class Experiment:
 
     def _log_pictures(self, run_dir: Path) -> None:
         # Pictures, since the local dashboard shows neither echarts nor HTML.
-        for key, picture in tracking_picture.pictures(run_dir):
+        for key, picture in pictures.pictures(run_dir):
             self.run.log({key: self.swanlab.Image(picture)}, step=self._media_step(key))
 
 
@@ -243,7 +240,3 @@ def _number_columns_from_zero(run: Any) -> None:
     for callback in getattr(manager, "registered_callbacks", ()):
         if getattr(callback, "_next_kid", None) == 1:
             callback._next_kid = 0  # noqa: SLF001 - see above; a test watches what the dashboard then shows
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.errors import PreflightError
-from pipeline.hub_shared import (
+from pipeline.hub.shared import (
     COMMIT,
     WORKERS,
     Client,

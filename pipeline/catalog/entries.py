@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.catalog_entry import Entry, EvalScopeSet, HarnessName, LmEvalTask
+from pipeline.catalog.entry import Entry, EvalScopeSet, HarnessName, LmEvalTask
 
 _MMLU = tuple(
     """

@@ -20,8 +20,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import tracking_data, tracking_report
-from pipeline.tracking_data import Lengths, part
+from pipeline.tracking import data as tracking_data
+from pipeline.tracking import report as tracking_report
+from pipeline.tracking.data import Lengths, part
 from pipeline.training import curve, pace
 
 # Speeds of the evaluation pass: about the machine, not about the model, and a column each.

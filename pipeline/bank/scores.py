@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.eval_items import question_sha256
-from pipeline import jsonl, letters, metrics
-from pipeline.bank_files import COUNTS_FILE, read_items
-from pipeline.bank_items import Item
-from pipeline.bank_prompts import DATASETS, LM_EVAL_FILE, likelihood, task_name
+from pipeline import jsonl
+from pipeline.bank import letters, metrics
+from pipeline.bank.files import COUNTS_FILE, read_items
+from pipeline.bank.items import Item
+from pipeline.bank.prompts import DATASETS, LM_EVAL_FILE, likelihood, task_name
 from pipeline.errors import OutputError
 from pipeline.provenance import version
 from pipeline.results import ROUNDED, Implementation, Sample, Score, digest, fingerprint, number_repeats

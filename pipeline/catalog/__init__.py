@@ -1,0 +1,1 @@
+"""The benchmarks there are: well-known ones by one name, what the installed harnesses declare, data in folders."""

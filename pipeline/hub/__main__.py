@@ -1,0 +1,3 @@
+from pipeline.hub.snapshots import main
+
+raise SystemExit(main())

@@ -1,0 +1,5 @@
+import sys
+
+from pipeline.tracking.experiment import main
+
+sys.exit(main(sys.argv[1:]))
