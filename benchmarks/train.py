@@ -6,8 +6,10 @@ The model has random weights in the real shape, made on the spot; the rows are m
 no network; a GPU where there is one, else the CPU with `--shape tiny`. The last line printed is one JSON object:
 
 overhead   the stage `train` against its own command line typed into a shell, in alternating order: `ratio` of tokens/s
-           (1 = no overhead; goal 0.99), `whole` the same of the trainer's whole time; `own` the share of all cores that
-           the pipeline's process takes while steps are made, which a busy neighbour does not blur
+           (1 = no overhead; goal 0.99), `whole` the same of the trainer's whole time. Where others use the machine, two
+           more figures say more: `quiet`, the ratio with each step's fastest round on either side (the steps are the
+           same, and a neighbour only makes them slower), its range from two halves of the rounds; `own`, the share of
+           all cores that the pipeline's process takes while steps are made
 settings   what `auto` becomes here against the settings of the EvalScope tutorial (micro batch 1, accumulation 16,
            gradient checkpointing on, sdpa, no packing): `ratio` of tokens/s, goal 1.3 on a big GPU
 variants   each way that this machine can train: tokens/s, MFU, peak memory, seconds a step, the plan's memory
@@ -50,6 +52,7 @@ FIGURES = (
     "peak_rss", "tokens_per_step", "basis",
 )  # fmt: skip
 Figures = dict[str, Any]
+Record = dict[str, Any]
 
 
 def main() -> None:
@@ -86,22 +89,34 @@ def main() -> None:
 def overhead(world: Path, rounds: int) -> Figures:
     """The stage against its own command line; which goes first changes from round to round."""
     trained(world, "warm", {})  # files and caches are read once
-    told: list[tuple[Figures, Figures]] = []
+    own: list[float] = []
+    logs: list[tuple[list[Record], list[Record]]] = []
     for number in range(rounds):
         label = f"round{number}"
-        if number % 2:
-            hand = by_hand(world, "round0", f"hand{number}")
-            told.append((trained(world, label, {}), hand))
-        else:
-            ours = trained(world, label, {})
-            told.append((ours, by_hand(world, label, f"hand{number}")))
+        hand = by_hand(world, number) if number % 2 else None
+        own.append(trained(world, label, {})["own"])
+        logs.append((log(world / "runs" / label), hand or by_hand(world, number)))
+    steps = [(seconds_per_step(ours), seconds_per_step(hand)) for ours, hand in logs]
     return {
-        "ratio": middle([hand["seconds_per_step"] / ours["seconds_per_step"] for ours, hand in told]),
-        "whole": middle([hand["train_seconds"] / ours["train_seconds"] for ours, hand in told]),
-        "own": middle([ours["own"] for ours, _ in told]),
-        "pipeline": middle([ours["seconds_per_step"] for ours, _ in told]),
-        "by_hand": middle([hand["seconds_per_step"] for _, hand in told]),
+        "ratio": middle([hand / ours for ours, hand in steps]),
+        "whole": middle([runtime(hand) / runtime(ours) for ours, hand in logs]),
+        "quiet": quiet([(each(ours), each(hand)) for ours, hand in logs]),
+        "own": middle(own),
+        "pipeline": middle([ours for ours, _ in steps]),
+        "by_hand": middle([hand for _, hand in steps]),
     }
+
+
+def quiet(rounds: Sequence[tuple[Mapping[int, float], Mapping[int, float]]]) -> dict[str, float]:
+    """Ratio of the times of all steps, each taken from its fastest round; low and high from every second round."""
+    ratios = [least([hand for _, hand in part]) / least([ours for ours, _ in part])
+              for part in (rounds, rounds[::2], rounds[1::2] or rounds)]  # fmt: skip
+    return {"median": ratios[0], "low": min(ratios), "high": max(ratios)}
+
+
+def least(rounds: Sequence[Mapping[int, float]]) -> float:
+    """Seconds of all steps that every round measured, each in its fastest round."""
+    return sum(min(each[step] for each in rounds) for step in set(rounds[0]).intersection(*rounds))
 
 
 def settings(world: Path, rounds: int) -> Figures:
@@ -169,12 +184,12 @@ def watched(command: Sequence[str], world: Path, runs: Path) -> tuple[int, str, 
     return int(process.returncode), text, share
 
 
-def by_hand(world: Path, label: str, name: str) -> Figures:
-    """The command line that the stage of ``label`` was started with, as one would paste it into a shell."""
-    runs = world / "runs" / label
+def by_hand(world: Path, number: int) -> list[Record]:
+    """The log of the stage's command line, pasted into a shell."""
+    runs = world / "runs" / "warm"
     command = str(json.loads(next(runs.glob("stages/train-*/stage.json")).read_text(encoding="utf-8"))["command"])
     before = command.split("--output_dir ", 1)[1].split(" ", 1)[0]
-    out = world / "hand" / name
+    out = world / "hand" / str(number)
     out.mkdir(parents=True)
     for settings_file in runs.glob("stages/train-*/output/deepspeed.json"):
         shutil.copy(settings_file, out)
@@ -183,17 +198,26 @@ def by_hand(world: Path, label: str, name: str) -> Figures:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     records = list(curve.records(out / curve.LOG))
-    found = pace.pace([records])
-    assert found is not None
-    print(f"{name}: {found.seconds:.4g} s a step", file=sys.stderr)
-    return {"seconds_per_step": found.seconds, "train_seconds": runtime(records)}
+    print(f"by hand {number}: {seconds_per_step(records):.4g} s a step", file=sys.stderr)
+    return records
 
 
-def log(runs: Path) -> list[dict[str, Any]]:
+def log(runs: Path) -> list[Record]:
     return list(curve.records(next(runs.glob("stages/train-*/output")) / curve.LOG))
 
 
-def runtime(records: Sequence[Mapping[str, Any]]) -> float:
+def seconds_per_step(records: Sequence[Record]) -> float:
+    found = pace.pace([records])
+    assert found is not None
+    return found.seconds
+
+
+def each(records: Sequence[Record]) -> dict[int, float]:
+    """Seconds between two records of the log, by the step at their end."""
+    return {interval.step: interval.seconds for interval in pace.intervals(records)}
+
+
+def runtime(records: Sequence[Record]) -> float:
     """Seconds from the trainer's start to its end."""
     return float(next(record["train_runtime"] for record in reversed(records) if "train_runtime" in record))
 
