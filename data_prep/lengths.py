@@ -71,11 +71,17 @@ def histogram(lengths: Sequence[int]) -> Histogram:
     return Histogram(edges, counts)
 
 
-def trained_lengths(lengths: Sequence[int | None], max_length: int, truncation: Truncation) -> list[int]:
-    """What the trainer makes of each row: its tokens, 0 for one that it leaves out; None is a row it cannot encode."""
-    if truncation == "delete":
-        return [length if length is not None and length <= max_length else 0 for length in lengths]
-    return [min(length or 0, max_length) for length in lengths]
+def trained_length(tokens: int, first: int, last: int, max_length: int, truncation: Truncation) -> int:
+    """What the trainer sees of a row of ``tokens``; 0 where it leaves it out: too long, or with nothing left to learn.
+
+    ``first`` and ``last`` are the places of the first and the last token that is learned, behind the row's first one,
+    which nothing predicts; 0 for none.
+    """
+    if tokens <= max_length:
+        return tokens if last else 0
+    # Of the part that is kept the first token is not predicted, either.
+    seen = {"delete": False, "right": 0 < first < max_length, "left": last > tokens - max_length}[truncation]
+    return max_length if seen else 0
 
 
 def epoch_of(
@@ -87,7 +93,7 @@ def epoch_of(
     max_length: int,
     seed: int,
 ) -> Epoch:
-    """One pass over a population of rows of which those in ``trained`` were measured (see `trained_lengths`).
+    """One pass over a population of rows of which those in ``trained`` were measured (see `trained_length`).
 
     ``packs`` makes packed rows of rows in the order they come, which is random in training; None packs nothing.
     """
@@ -183,6 +189,7 @@ class Epoch(msgspec.Struct, frozen=True):
 class SplitTokens(msgspec.Struct, frozen=True, kw_only=True):
     """One file. ``tokens`` and ``trained_tokens`` are per row that can be encoded; ``trained_share`` is of all tokens.
 
+    ``unlearned`` rows are left out because ``max_length``, or the template, leaves no token of them to learn.
     ``languages`` counts the rows measured by the language of their user and assistant turns, most frequent first.
     """
 
@@ -194,6 +201,7 @@ class SplitTokens(msgspec.Struct, frozen=True, kw_only=True):
     trained_tokens: Mean
     trained_share: float
     over_max_length: Share
+    unlearned: Share
     failed: Failed | None
     histogram: Histogram
     languages: dict[str, int]

@@ -72,9 +72,11 @@ def measure(template: RowTemplate, path: Path, lines: Sequence[Line]) -> list[Me
         try:
             encoded = template.encode(record)
         except EncodeError as error:
-            measured.append(Measured(number, None, 0, spoken, str(error)))
+            measured.append(Measured(number, None, 0, 0, 0, spoken, str(error)))
         else:
-            measured.append(Measured(number, len(encoded.ids), sum(encoded.trained), spoken, ""))
+            learned = [place for place, trained in enumerate(encoded.trained) if trained and place] or [0]
+            ends = learned[0], learned[-1]
+            measured.append(Measured(number, len(encoded.ids), sum(encoded.trained), *ends, spoken, ""))
     return measured
 
 
@@ -87,11 +89,16 @@ def spoken_text(record: dict[str, object]) -> str:
 
 
 class Measured(NamedTuple):
-    """One row: its line, its tokens (None when it cannot be encoded, with the error), those learned, its language."""
+    """One row: its line, its tokens (None when it cannot be encoded, with the error), those learned, its language.
+
+    ``first`` and ``last`` are places of learned tokens, see `lengths.trained_length`.
+    """
 
     line: int
     tokens: int | None
     trained: int
+    first: int
+    last: int
     language: str
     error: str
 

@@ -25,7 +25,7 @@ from data_prep.lengths import (
     mean_of,
     quantile,
     share_of,
-    trained_lengths,
+    trained_length,
 )
 from data_prep.line_sample import sample
 from data_prep.measure import Measured, measure_all
@@ -136,6 +136,13 @@ def split_tokens(rows: int, measured: Sequence[Measured], options: argparse.Name
     failed = None
     if bad is not None:
         failed = Failed(share_of(len(measured) - len(good), len(measured), rows), bad.line, bad.error)
+    limits = (options.max_length, options.truncation)
+    seen = [trained_length(row.tokens, row.first, row.last, *limits) if row.tokens else 0 for row in measured]
+    deletes = options.truncation == "delete"
+    unlearned = sum(
+        not kept and row.tokens is not None and not (deletes and row.tokens > options.max_length)
+        for row, kept in zip(measured, seen, strict=True)
+    )
     # Of the rows that can be encoded there are about as many more as of all.
     population = rows if len(good) == len(measured) else round(rows * len(good) / len(measured))
     return SplitTokens(
@@ -147,11 +154,12 @@ def split_tokens(rows: int, measured: Sequence[Measured], options: argparse.Name
         trained_tokens=mean_of([row.trained for row in good], population),
         trained_share=round(sum(row.trained for row in good) / max(sum(lengths), 1), 6),
         over_max_length=share_of(sum(length > options.max_length for length in lengths), len(good), population),
+        unlearned=share_of(unlearned, len(good), population),
         failed=failed,
         histogram=histogram(lengths),
         languages=dict(sorted(Counter(row.language for row in measured).items(), key=lambda item: (-item[1], item[0]))),
         epoch=epoch_of(
-            trained_lengths([row.tokens for row in measured], options.max_length, options.truncation),
+            seen,
             rows,
             global_batch_size=options.global_batch_size,
             packs=partial(packs, packing_length=options.max_length) if options.packing else None,
@@ -179,6 +187,8 @@ def summary(tokens: Tokens) -> str:
         + (f", {epoch.packed_rows} packed rows ({epoch.packed_fill:.1%} full)" if epoch.packed_rows else "")
         + (f", {epoch.steps} steps" if epoch.steps is not None else ""),
     ]
+    if train.unlearned.sampled_rows:
+        lines.append(f"{train.unlearned.share:.2%} of the training rows are left out: nothing of them would be learned")
     if train.failed is not None:
         share = train.failed.rows
         lines.append(

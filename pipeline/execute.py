@@ -130,7 +130,8 @@ class Executor:
             remarks.append(words)
             self.console.say(f"{work.label}: warning: {words}")
 
-        gpus = {"CUDA_VISIBLE_DEVICES": ",".join(work.gpus)}
+        # By the same numbers as NVML, from which they are: CUDA alone would count the fastest first.
+        gpus = {"CUDA_VISIBLE_DEVICES": ",".join(work.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         env = child_env(self.env, stage.secrets) | gpus | dict(command.env)
         env |= keys(self.env, command.keys)
         argv = [find_program(command.argv[0], env), *command.argv[1:]]
@@ -157,11 +158,11 @@ class Executor:
                     if process.poll() is None:
                         work.text = "stopping"
                         hurry = lambda: work.halt.now or bool(guard.stopped)  # noqa: E731
-                        processes.stop(process, str(folder), stage.grace_s, hurry)
+                        processes.stop(process, str(folder), stage.grace_s, hurry, stage.ask)
                 finally:
                     processes.sweep(str(folder))  # a launcher may end before its workers do
                     output.join()
-            stopped = guard.look(work.label, ended=True)
+            stopped = guard.look(work.label, ended=True, failed=process.returncode not in stage.whole)
         if stopped:
             raise stopped
         if process.returncode not in stage.whole:

@@ -41,8 +41,11 @@ class Guard:
     _clock: float = field(default_factory=time.monotonic)
     _sample: float = 0.0
 
-    def look(self, label: str, *, ended: bool = False) -> PipelineError | None:
-        """Why the tool has to be stopped, or why what it left is not worth reading."""
+    def look(self, label: str, *, ended: bool = False, failed: bool = False) -> PipelineError | None:
+        """Why the tool has to be stopped, or, once it has ended, why what it left is not worth reading.
+
+        One that `failed` did not come to the end of its work: what is only wrong at the end is no trouble then.
+        """
         now = time.monotonic()
         self._seconds += min(now - self._clock, _AWAKE_S)
         self._clock = now
@@ -51,7 +54,7 @@ class Guard:
             self._sample = now + (time.monotonic() - now) / SAMPLE_SHARE
         if self.watch is None:
             return None
-        for trouble in self.watch.look(self._signs(ended=ended)):
+        for trouble in self.watch.look(self._signs(ended=ended and not failed)):
             if not trouble.stop:
                 self.warn(trouble.words)
             elif self.stopped is None:

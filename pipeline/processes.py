@@ -59,17 +59,26 @@ def stop(
     tag: str,
     grace_s: float = GRACE_S,
     hurry: Callable[[], bool] = lambda: False,
+    ask: signal.Signals | None = None,
 ) -> None:
     """TERM the group, wait, TERM what is left elsewhere, KILL the remembered tree, sweep by tag until nothing is left.
 
-    An exception ends the waiting, not the killing; so does `hurry`, which is asked all the while (a second signal).
+    Before that those that handle the signal `ask`, if there are any, are asked by it to end, and have `grace_s` to do
+    so. An exception ends the waiting, not the killing; so does `hurry`, which is asked all the while (a second signal).
     """
     remembered = _tree(process.pid)
     try:
         group = [child for child in remembered if _group(child.pid) == process.pid]
+        asked = []
+        if ask and not hurry():
+            asked = listeners(remembered, ask)
+            for child in asked:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.send_signal(ask)
+        _wait(group if asked else [], grace_s, hurry)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGTERM)
-        _wait(group, grace_s, hurry)  # torchrun ends its workers, then itself
+        _wait(group, GRACE_S if asked else grace_s, hurry)  # torchrun ends its workers, then itself
         for child in remembered:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.terminate()
@@ -79,6 +88,12 @@ def stop(
         sweep(tag)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=5)
+
+
+def listeners(tree: Sequence[psutil.Process], signum: int) -> list[psutil.Process]:
+    """Those of the tree that handle the signal, as Linux tells, without their children, which inherit a handler."""
+    handling = {process.pid for process in tree if _handles(process.pid, signum)}
+    return [process for process in tree if process.pid in handling and _parent(process) not in handling]
 
 
 def sweep(tag: str, attempts: int = 50) -> int:
@@ -139,6 +154,12 @@ def oom_kills() -> int | None:
     return int(found[1]) if found else None
 
 
+def all_memory(cgroup: Path = _CGROUP) -> int:
+    """Bytes of main memory there are: of the machine, or of the container where that has a limit."""
+    limits = [_number(cgroup / name) for name in ("memory.max", "memory/memory.limit_in_bytes")]
+    return min([int(psutil.virtual_memory().total), *(limit for limit in limits if limit is not None)])
+
+
 def free_memory(cgroup: Path = _CGROUP) -> int:
     """Bytes that can still be had: of the machine, or of the container where that has a limit."""
     free = int(psutil.virtual_memory().available)
@@ -159,6 +180,23 @@ def _number(path: Path, name: str = "") -> int | None:
     except OSError:
         return None
     return int(found[1]) if found else None
+
+
+def _handles(pid: int, signum: int) -> bool:
+    try:
+        found = re.search(
+            r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    except (OSError, ValueError):
+        return False
+    return bool(found and int(found[1], 16) >> (signum - 1) & 1)
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _born(process: psutil.Process) -> float:

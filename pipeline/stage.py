@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import Signals
 from typing import Any, Protocol, TypeAlias
 
 from pipeline.command import Command
@@ -119,7 +120,9 @@ class Stage:
     watch: Callable[[Path], Watch] | None = None
     """(folder being written) -> what looks after the running tool."""
     grace_s: float = 35.0
-    """Seconds its tool has to end after SIGTERM before it is killed. torchrun itself waits 30 s for its workers."""
+    """Seconds its tool has to end after `ask` or SIGTERM before it is killed. torchrun waits 30 s for its workers."""
+    ask: Signals | None = None
+    """The signal by which those of its processes that handle it are asked to end, before any gets SIGTERM."""
     whole: tuple[int, ...] = (0,)
     """Exit statuses with which the tool leaves a whole output; any other is a failure."""
     verdict: Callable[[Mapping[str, Any]], str | None] = lambda _: None

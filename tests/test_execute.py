@@ -319,6 +319,26 @@ def test_the_process_that_hangs_is_named(states: list[str | None], words: str) -
     assert str(error).splitlines()[-1] == "  | step 5/8"
 
 
+class AtTheEnd:
+    """Has something to say of a work that came to its end."""
+
+    def __init__(self, _out: Path) -> None:
+        self.seen = list[bool]()
+
+    def look(self, signs: Signs) -> Iterator[Trouble]:
+        if signs.ended:
+            yield Trouble("nothing was learned")
+
+
+def test_a_tool_that_crashed_is_not_judged_as_if_it_had_come_to_its_end(tmp_path: Path) -> None:
+    """Or its cause would be hidden behind what half a work looks like, and no second try made."""
+    with pytest.raises(OutputError, match="nothing was learned"):
+        _run(tmp_path, _stage("train", WRITES.format(0), watch=AtTheEnd))
+    code = "import sys; print('torch.OutOfMemoryError: CUDA out of memory.'); sys.exit(1)"
+    with pytest.raises(CommandFailedError, match="GPU memory ran out"):
+        _run(tmp_path, _stage("train", code, watch=AtTheEnd))
+
+
 class Moody:
     """Finds trouble when the tool has written a file of that name."""
 

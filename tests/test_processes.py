@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,26 @@ for own_session in (True, False):
     subprocess.Popen([sys.executable, "-c", sleeper, sys.argv[1]], start_new_session=own_session)
 open(sys.argv[1], "a").write(f"{{__import__('os').getpid()}}\\n")
 time.sleep(600)
+"""
+# A launcher whose worker is told by SIGUSR1 to end, with a loader below it that inherits the handler, as forks do.
+LISTENER = """
+import os, signal, subprocess, sys, time
+def note(pid): open(sys.argv[1], "a").write(f"{pid}\\n")
+if os.fork():
+    note(os.getpid())
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+def asked(*_):
+    os.kill(loader, 0)  # it lives
+    open(sys.argv[1] + ".saved", "w").write("whole")
+    os.kill(loader, signal.SIGKILL)
+    os._exit(0)
+signal.signal(signal.SIGUSR1, asked)
+loader = os.fork()
+if loader:
+    note(loader)
+    note(os.getpid())
+time.sleep(600)
+# subprocess
 """
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
@@ -92,6 +113,18 @@ def test_free_memory_is_that_of_the_container(tmp_path: Path, files: dict[str, s
     assert found == expected if expected is not None else found > 50_000_000
 
 
+@pytest.mark.parametrize(("name", "text", "expected"), [
+    ("memory.max", "1000000", 1_000_000), ("memory.max", "max", None),
+    ("memory/memory.limit_in_bytes", "2000000", 2_000_000), ("memory/memory.limit_in_bytes", "9223372036854771712", None),
+])  # fmt: skip
+def test_the_machines_memory_is_that_of_the_container(
+    tmp_path: Path, name: str, text: str, expected: int | None
+) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / name).write_text(text)
+    assert processes.all_memory(tmp_path) == (expected or psutil.virtual_memory().total)
+
+
 def test_stop_ends_workers_in_other_sessions_quickly(pids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "LAST_WORDS_S", 60.0)
     process = _start(pids, LAUNCHER, "tag-a")
@@ -109,6 +142,27 @@ def test_stop_kills_what_does_not_listen(pids: Path, monkeypatch: pytest.MonkeyP
     assert _living(pids) == []
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="which signals a process handles Linux alone tells")
+def test_who_listens_is_asked_first_alone_and_in_time(pids: Path) -> None:
+    saved = pids.with_name("pids.saved")
+    process = _start(pids, LISTENER, "tag-h")
+    processes.stop(process, "tag-h", ask=signal.SIGUSR1)
+    assert saved.read_text() == "whole"
+    assert _living(pids) == []
+
+
+def test_who_is_in_a_hurry_or_hears_nothing_gets_no_question(pids: Path, tmp_path: Path) -> None:
+    process = _start(pids, LISTENER, "tag-i")
+    processes.stop(process, "tag-i", hurry=lambda: True, ask=signal.SIGUSR1)
+    assert not pids.with_name("pids.saved").exists()
+    other = tmp_path / "other"
+    other.touch()
+    process = _start(other, SLEEPER, "tag-j")
+    processes.stop(process, "tag-j", ask=signal.SIGUSR1)
+    assert process.poll() is not None
+    assert _living(pids) == _living(other) == []
+
+
 def test_a_second_signal_while_stopping_kills_at_once(pids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = _start(pids, DEAF + LAUNCHER, "tag-c")
 
@@ -118,7 +172,7 @@ def test_a_second_signal_while_stopping_kills_at_once(pids: Path, monkeypatch: p
     monkeypatch.setattr(psutil, "wait_procs", interrupted)
     with pytest.raises(Interrupted):
         processes.stop(process, "tag-c")
-    assert _living(pids) == []
+    wait_for(lambda: _living(pids) == [])  # killed, and dead a moment later
 
 
 def test_sweep_finds_what_a_dead_launcher_left_and_nothing_else(pids: Path, tmp_path: Path) -> None:

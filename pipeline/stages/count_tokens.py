@@ -43,7 +43,7 @@ def stage(
         command=_command,
         collect=_collect,
         env={"HF_HUB_OFFLINE": "1", **CPU_ENV},
-        version=2,  # epoch.longest
+        version=3,  # unlearned
     )
 
 

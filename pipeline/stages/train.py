@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from signal import SIGUSR1
 from typing import Any, Literal
 
 from pipeline.causes import HANG, KILLED
 from pipeline.command import Command, flags
-from pipeline.files import read_json
 from pipeline.recipe import ModelSpec
 from pipeline.stage import Args, Paths, Resumption, Source, Stage
 from pipeline.stages import prepare
-from pipeline.training import adapter, curve, deepspeed, launch, resume, selection
+from pipeline.training import adapter, curve, deepspeed, health, launch, resume, selection
 from pipeline.training import lora as lora_targets
 from pipeline.training.proof import proof
 from pipeline.training.settings import accumulation
@@ -24,6 +25,10 @@ from pipeline.training.watch import TrainingWatch, earlier
 DEEPSPEED = "deepspeed.json"
 GRACEFUL = "graceful_exit"
 """ms-swift's callback; transformers' `enable_jit_checkpoint` deadlocks with several processes."""
+ASK = SIGUSR1
+"""That callback listens to it in every process that trains. SIGTERM would reach others, too: torchrun, which then gives
+its processes no more than 30 s, and the processes that load the data, of whose death the trainer dies (torch 2.13,
+torch/utils/data/_utils/signal_handling.py) before it has saved."""
 GRACE_S = 180.0
 """To end the optimizer step and save: a large model takes a minute for one alone. Two signals do not wait."""
 STOP_FILE = Path("/tmp/stop")  # noqa: S108  its place is ms-swift's
@@ -52,9 +57,7 @@ def stage(
         "max_length": spec.max_length,
         "truncation_strategy": spec.truncation,
         "per_device_train_batch_size": spec.micro_batch_size,
-        # liger makes no scores of the whole vocabulary in training, but in an evaluation (where a model is not
-        # `training`) all of them: 2.8 GiB a row of 2048 tokens and 152k words. It would run out of memory there.
-        "per_device_eval_batch_size": 1 if spec.liger else spec.micro_batch_size,
+        "per_device_eval_batch_size": spec.micro_batch_size,
         "gradient_accumulation_steps": accumulation(spec),
         # Both are always said: swift turns fp16 on by itself where the weights are float32.
         "torch_dtype": spec.held_in,
@@ -82,9 +85,12 @@ def stage(
         args["ddp_find_unused_parameters"] = False
     args |= model.swift_args
     args |= {**spec.extra_args, "processes": spec.processes}
+    args["external_plugins"] = [*_listed(args.get("external_plugins")), launch.LEARNABLE]
     # The trainer counts the best one, which it never removes, among them: it would push out one that is wanted.
     # (And at a limit of 1 it keeps the best one instead of the last.)
     limit = spec.save_total_limit + validates
+    # While it trains, one from before the step at which it may turn out to have gone bad; the rest goes at the end.
+    lag = health.lag(spec.logging_steps) if spec.health.diverged == "stop" else 0
     return Stage(
         name="train",
         program=("swift", "sft"),
@@ -92,8 +98,8 @@ def stage(
         plumbing={
             **launch.plumbing(spec),
             "save_steps": spec.save_steps,
-            "save_total_limit": limit,
-            # On SIGTERM all processes end the step, save and stop, at the same step.
+            "save_total_limit": max(limit, lag // spec.save_steps + 2),
+            # When asked, all processes end the step, save and stop, at the same step.
             "callbacks": [*_listed(args.get("callbacks")), GRACEFUL],
             "logging_steps": spec.logging_steps,
             "save_only_model": False,
@@ -108,11 +114,12 @@ def stage(
         env={"HF_HUB_OFFLINE": "1", **launch.environment(spec)},
         gpus=spec.gpus,
         progress=_progress,
-        resume=partial(_resume, args, spec.health),
+        resume=partial(_resume, args, spec),
         finish=partial(_gather, tuple(wanted), limit),
         verdict=partial(_kept, tuple(wanted)),
         watch=partial(TrainingWatch, spec=spec.health),
         grace_s=GRACE_S,
+        ask=ASK,
         # A second try after what may have been bad luck: a process killed from outside, one that hung, a lost network.
         retries={KILLED: 1, HANG: 1, "nccl": 1},
     )
@@ -166,17 +173,19 @@ def _command(stage: Stage, out: Path, deps: Paths) -> Command:
     paths: dict[str, Any] = {"model": str(deps["model"]), "dataset": str(prepare.train_file(deps["data"]))}
     if args["eval_strategy"] != "no":
         paths["val_dataset"] = str(prepare.val_file(deps["data"]))
-    plumbing, files = launch.with_plugin(out, args, stage.plumbing)
+    told, files = launch.with_plugins(out, args, stage.plumbing)
     if "deepspeed" in args:
         files[out / DEEPSPEED] = json.dumps(args["deepspeed"], indent=2) + "\n"
-        args["deepspeed"] = str(out / DEEPSPEED)
-    words = flags({**paths, "output_dir": str(out), **args, **plumbing})
+        told["deepspeed"] = str(out / DEEPSPEED)
+    words = flags({**paths, "output_dir": str(out), **told})
     return Command((*stage.program, *words), env=dict(stage.env), files=files)
 
 
-def _resume(args: Args, watched: HealthSpec, attempts: Sequence[Path]) -> Resumption:
+def _resume(args: Args, spec: TrainSpec, attempts: Sequence[Path]) -> Resumption:
     """From the newest checkpoint that is whole, over all earlier attempts."""
-    way = resume.newest_checkpoint(attempts, args, diverged=watched.diverged)
+    way = resume.newest_checkpoint(attempts, args, diverged=spec.health.diverged)
+    if way.checkpoint:
+        resume.set_rhythm(way.checkpoint, {"save_steps": spec.save_steps, "logging_steps": spec.logging_steps})
     remarks = tuple(f"passed over {reason}" for reason in way.passed_over)
     if way.checkpoint is None:
         return Resumption({}, (*remarks, "no checkpoint to go on from: from the beginning") if remarks else ())
@@ -184,24 +193,28 @@ def _resume(args: Args, watched: HealthSpec, attempts: Sequence[Path]) -> Resump
 
 
 def _gather(wanted: Sequence[int], limit: int, out: Path, _deps: Paths) -> None:
-    """Bring checkpoints that earlier, interrupted attempts have made to those of the attempt that went on from them.
+    """Keep the checkpoints that are wanted, the best one, which gets a link, and the newest until there are `limit`.
 
-    Those that a training without interruptions would have kept: what is wanted, the best one, which gets a link, and
-    the newest until there are `limit` in all. Behind the step it went on from, an earlier attempt is no part of it.
+    An earlier, interrupted attempt's are brought to those of the attempt that went on from them; behind the step it
+    went on from, an earlier attempt is no part of the training.
     """
     best = selection.best_step(checkpoint(out))
-    needed = {*wanted, *([] if best is None else [best])}
-    begun = resume.step(Path(str((read_json(out / "args.json") or {}).get("resume_from_checkpoint"))))
-    before = {resume.step(path) for attempt in earlier(out) for path in attempt.glob("checkpoint-*")}
-    for step in [*needed, *sorted((step for step in before if 0 < step <= begun), reverse=True)]:
-        if step not in needed and sum(path.is_dir() for path in out.glob("checkpoint-*")) >= limit:
-            break
-        place = checkpoint(out, step)
+    begun = curve.went_on_from(out) or 0
+    here = {step for path in out.glob("checkpoint-*") if (step := resume.step(path)) > 0}
+    before = {
+        step for attempt in earlier(out) for path in attempt.glob("checkpoint-*") if (step := resume.step(path)) > 0
+    }
+    there = here | {step for step in before if step <= begun}
+    needed = {*wanted, *([] if best is None else [best]), max(there, default=0)} & there
+    newest = sorted(there - needed, reverse=True)[: max(0, limit - len(needed))]
+    for step in (there - here) & {*needed, *newest}:
         # Of several the newest: the training went back behind the others.
         found = [checkpoint(attempt, step) for attempt in reversed(earlier(out))]
-        whole = [path for path in found if path.is_dir() and not adapter.checkpoint_problem(path)]
-        if whole and not place.exists():
-            whole[0].rename(place)
+        whole = (path for path in found if path.is_dir() and not adapter.checkpoint_problem(path))
+        if path := next(whole, None):
+            path.rename(checkpoint(out, step))
+    for step in here - needed - set(newest):
+        shutil.rmtree(checkpoint(out, step))
     if best is not None and checkpoint(out, best).is_dir():
         checkpoint(out, "best").unlink(missing_ok=True)
         checkpoint(out, "best").symlink_to(checkpoint(out, best).name)

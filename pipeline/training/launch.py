@@ -11,15 +11,38 @@ from pipeline.training.spec import TrainSpec
 OFFLOAD_THREADS = "4"
 """For each GPU's process; machines with several GPUs have at least that many cores for each."""
 
-PLUGIN = "no_kernels.py"
-
-NO_KERNELS = """\
+NO_KERNELS = "no_kernels.py"
+LEARNABLE = "learnable_rows.py"
+PLUGINS = {
+    NO_KERNELS: """\
 # On CPUs DeepSpeed 0.19.8 compiles a kernel at its first start (an all-reduce for inference): a minute or more, and no
 # start without a compiler. With this, deepspeed.comm finds no kernel that it could build, and does without.
 import deepspeed.ops
 
 deepspeed.ops.__compatible_ops__ = {}
-"""
+""",
+    LEARNABLE: """\
+# ms-swift 4.6.0 keeps rows of which max_length leaves nothing to learn: their prompt alone is longer. Alone in a batch
+# the loss of one is a mean over no token, NaN. Here they are left out, like rows that swift cannot encode.
+from swift.template import MaxLengthError, Template
+
+encode = Template._encode_truncated
+
+
+def encode_learnable(self, inputs):
+    encoded = encode(self, inputs)
+    labels = encoded.get("labels") if self.is_training and isinstance(encoded, dict) else None
+    if labels is not None:
+        weights = encoded.get("loss_scale") or [1.0] * len(labels)
+        if not any(label != -100 and weight for label, weight in list(zip(labels, weights))[1:]):
+            raise MaxLengthError("no token of this row is learned")
+    return encoded
+
+
+Template._encode_truncated = encode_learnable
+""",
+}
+"""Files that every process imports before it loads the model, by `external_plugins`."""
 
 
 def environment(train: TrainSpec) -> dict[str, str]:
@@ -56,19 +79,15 @@ def plumbing(train: TrainSpec) -> dict[str, Any]:
         # the others wait in a barrier while one rank tokenizes a million rows, or writes a large checkpoint to a slow
         # disk. (On CPUs transformers 5.19 does not pass it on: gloo's own half hour holds.)
         "ddp_timeout": 6 * 3600,
-        **({"dataloader_num_workers": 0} if cpu else {}),
+        **({"dataloader_num_workers": 0} if cpu and "dataloader_num_workers" not in train.extra_args else {}),
         **({"ddp_backend": "gloo"} if cpu and train.processes > 1 else {}),
-        **({"external_plugins": [PLUGIN]} if cpu and train.deepspeed != "none" else {}),
+        **({"external_plugins": [NO_KERNELS]} if cpu and train.deepspeed != "none" else {}),
     }
 
 
-def with_plugin(out: Path, args: Args, plumbing: Args) -> tuple[dict[str, Any], dict[Path, str]]:
-    """Plumbing in which our plugin is a file in `out`, beside the plugins of the recipe; and that file's text.
-
-    Every process imports it before it loads the model.
-    """
-    if "external_plugins" not in plumbing:
-        return dict(plumbing), {}
-    given = args.get("external_plugins", [])
-    files = [*([given] if isinstance(given, str) else given), str(out / PLUGIN)]
-    return {**plumbing, "external_plugins": files}, {out / PLUGIN: NO_KERNELS}
+def with_plugins(out: Path, args: Args, plumbing: Args) -> tuple[dict[str, Any], dict[Path, str]]:
+    """Both with our plugins as files in `out`, beside the recipe's own; and the texts of those files."""
+    names = [*args.get("external_plugins", ()), *plumbing.get("external_plugins", ())]
+    files = {out / name: PLUGINS[name] for name in names if name in PLUGINS}
+    words = [str(out / name) if name in PLUGINS else name for name in names]
+    return {**args, **plumbing, "external_plugins": words}, files

@@ -25,7 +25,7 @@ class Rows:
     rows: int
     """In train.jsonl."""
     kept: int
-    """Those that training sees: neither too long (under `delete`) nor beyond the template."""
+    """Those that training sees: not too long (under `delete`), not beyond the template, with something to learn."""
     dropped: int
     cut: int
     """Kept, but without what is beyond max_length."""
@@ -60,22 +60,29 @@ def counted(tokens: Mapping[str, Any]) -> Rows:
     rows, exact = split["rows"], split["exact"]
     scale = rows / split["sampled"]
     failed = split["failed"]["rows"]["sampled_rows"] if split["failed"] else 0
-    over = split["over_max_length"]["sampled_rows"]
+    over, unlearned = (split[name]["sampled_rows"] for name in ("over_max_length", "unlearned"))
     deletes = tokens["truncation"] == "delete"
-    dropped = round((failed + (over if deletes else 0)) * scale)
+    dropped = _dropped(split, deletes=deletes)
     return Rows(
         rows=rows,
         kept=rows - dropped,
         dropped=dropped,
         failed=round(failed * scale),
-        cut=0 if deletes else round(over * scale),
+        cut=0 if deletes else round(max(over - unlearned, 0) * scale),
         tokens=split["epoch"]["tokens"],
         packed=split["epoch"]["packed_rows"],
         longest=split["epoch"]["longest"] if exact else None,
         exact=exact,
-        val_rows=val["rows"] if val else 0,
+        val_rows=val["rows"] - _dropped(val, deletes=deletes) if val else 0,
         val_tokens=round(val["tokens"]["mean"] * val["rows"]) if val else None,
     )
+
+
+def _dropped(split: Mapping[str, Any], *, deletes: bool) -> int:
+    failed = split["failed"]["rows"]["sampled_rows"] if split["failed"] else 0
+    over = split["over_max_length"]["sampled_rows"] if deletes else 0
+    count: int = failed + over + split["unlearned"]["sampled_rows"]
+    return round(count * split["rows"] / split["sampled"]) if count else 0
 
 
 def steps_per_epoch(units: int, train: TrainSpec) -> int:
@@ -103,7 +110,7 @@ def problems(data: Rows, train: TrainSpec) -> Iterator[str]:
         yield (
             f"train.max_length: of {data.rows} training rows {data.kept} are left"
             f"{f', {units} when packed' if train.packing is True else ''}, for {train.processes} process(es); "
-            f"{'raise max_length or set truncation: right' if data.dropped else 'give more rows'}"
+            f"{_remedy(data, train)}"
         )
         return
     if data.failed > MOST * data.rows:
@@ -112,6 +119,8 @@ def problems(data: Rows, train: TrainSpec) -> Iterator[str]:
         yield (
             f"train.max_length: {limit} tokens with truncation: delete drops {_share(data.dropped, data)}; raise it, "
             "or set truncation: right"
+            if train.truncation == "delete"
+            else f"train.max_length: {limit} tokens leave nothing to learn of {_share(data.dropped, data)}; raise it"
         )
     if data.cut > MOST * data.rows:
         yield f"train.max_length: {limit} tokens cut {_share(data.cut, data)}; raise it, or split the rows"
@@ -123,7 +132,7 @@ def remarks(data: Rows, train: TrainSpec) -> Iterator[str]:
     if data.tokens is None:
         yield "data.tokens is off: tokens, dropped rows and packed rows are not known"
     if 0 < data.dropped <= MOST * data.rows:
-        yield f"{_share(data.dropped, data)} will be left out: too long, or not to be encoded"
+        yield f"{_share(data.dropped, data)} will be left out: too long, not to be encoded, or with nothing to learn"
     if 0 < data.cut <= MOST * data.rows:
         yield f"{_share(data.cut, data)} will be cut at {train.max_length} tokens"
     units = data.units(train)
@@ -131,6 +140,12 @@ def remarks(data: Rows, train: TrainSpec) -> Iterator[str]:
         passes = train.max_steps / steps_per_epoch(units, train)
         if passes > 10:
             yield f"max_steps: {train.max_steps} steps go {passes:.0f} times over the data"
+
+
+def _remedy(data: Rows, train: TrainSpec) -> str:
+    if not data.dropped:
+        return "give more rows"
+    return "raise max_length" + (" or set truncation: right" if train.truncation == "delete" else "")
 
 
 def _share(count: int, data: Rows) -> str:

@@ -19,7 +19,7 @@ from data_prep.chat_template import template_messages, template_tools
 from data_prep.conversation import Conversation, Message
 from data_prep.errors import InputError
 from data_prep.languages import language
-from data_prep.lengths import epoch_of, histogram, mean_of, quantile, share_of, trained_lengths
+from data_prep.lengths import epoch_of, histogram, mean_of, quantile, share_of, trained_length
 from data_prep.line_sample import lines, records, sample
 from data_prep.token_count import TokenCounter, byte_level_expansion
 from data_prep.tokens import main
@@ -280,9 +280,19 @@ def test_histograms_hold_every_length_once(values: list[int]) -> None:
     assert quantile(ordered, 1.0) == max(values, default=0)
 
 
-def test_what_the_trainer_makes_of_rows() -> None:
-    assert trained_lengths([10, 20, None, 5], 10, "delete") == [10, 0, 0, 5]
-    assert trained_lengths([10, 20, None, 5], 10, "left") == [10, 10, 0, 5]
+@SETTINGS
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=30), st.integers(1, 30), st.sampled_from(["delete", "left", "right"])
+)
+def test_what_the_trainer_makes_of_rows(learned: list[bool], limit: int, truncation: Any) -> None:
+    """The first token of what is left is predicted by nothing, so no loss is taken of it."""
+    places = [place for place, one in enumerate(learned) if one and place] or [0]
+    seen = trained_length(len(learned), places[0], places[-1], limit, truncation)
+    if len(learned) <= limit:
+        rest = learned
+    else:
+        rest = {"delete": [], "left": learned[-limit:], "right": learned[:limit]}[truncation]
+    assert seen == (len(rest) if any(rest[1:]) else 0)
 
 
 def test_an_epoch() -> None:
@@ -426,6 +436,7 @@ def test_the_command(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert train["over_max_length"]["sampled_rows"] == sum(length > 90 for length in expected) > 10
     # chatml has no form for tools, so swift would leave that row out without a word.
     assert train["failed"]["line"] == 241 and "agent_template" in train["failed"]["error"]
+    assert train["unlearned"]["sampled_rows"] == 0
     assert 0.2 < train["trained_share"] < 0.8
     kept = [length for length in expected if length <= 90]
     epoch = train["epoch"]

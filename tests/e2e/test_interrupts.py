@@ -235,7 +235,13 @@ def test_interrupted_at_random_moments(
     assert all(values == [pytest.approx(found[step])] for step, values in seen.items())
 
 
-@pytest.mark.parametrize("train", [{}, {"cpu_processes": 2}, {"cpu_processes": 2, "deepspeed": "zero2"}])
+LOADERS = {"extra_args": {"dataloader_num_workers": 1}}
+"""As on GPUs: processes that SIGTERM kills, and then the trainer dies of their death."""
+
+
+@pytest.mark.parametrize(
+    "train", [{}, LOADERS, {"cpu_processes": 2, **LOADERS}, {"cpu_processes": 2, "deepspeed": "zero2"}]
+)
 def test_ctrl_c_loses_no_step(tmp_path: Path, tiny_model: Path, train: dict[str, Any]) -> None:
     """With a save every 30 steps all that is there after Ctrl-C was saved because of it, by all processes alike."""
     run = made(tmp_path / "cut", tiny_model, save_steps=30, **train)

@@ -21,7 +21,8 @@ ROWS = 45
 RECIPES: dict[str, dict[str, Any]] = {
     "lora_cut": {
         "data": {"val_fraction": 0.2},
-        "train": {"epochs": 2, "max_length": 80, "micro_batch_size": 4, "global_batch_size": 8, "truncation": "right"},
+        "train": {"epochs": 2, "max_length": 80, "micro_batch_size": 1, "global_batch_size": 8, "truncation": "right"},
+        "long": 8,
     },
     "full_delete": {
         "data": {"val_fraction": 0},
@@ -61,28 +62,31 @@ class Run(NamedTuple):
     """The terminal."""
 
 
-def conversations(count: int) -> list[dict[str, str]]:
-    """34 to 94 tokens each."""
+def conversations(count: int, long: int = 0) -> list[dict[str, str]]:
+    """34 to 94 tokens each; `long` more ask a question longer than that, of which nothing is learned at 80."""
     words = ("word " * (i % 13) for i in range(count))
-    return [
+    rows = [
         {"instruction": f"Question {i}?", "input": "", "output": f"{w}answer {i * i}."} for i, w in enumerate(words)
     ]
+    return rows + [{"instruction": f"{i} why " * 40, "input": "", "output": "So."} for i in range(long)]
 
 
 @pytest.fixture(scope="module")
 def runs(work: Path, tiny_model: Path, pipeline: Runner) -> Iterator[Callable[[str], Run]]:
     """Made two at a time: a start of swift is mostly imports on one core."""
-    (work / "plan.json").write_text(json.dumps(conversations(ROWS)))
+    for long in (0, 8):
+        (work / f"plan{long}.json").write_text(json.dumps(conversations(ROWS, long)))
     with ThreadPoolExecutor(2) as pool:
         made = {name: pool.submit(_run, work, name, tiny_model, pipeline) for name in RECIPES}
         yield lambda name: made[name].result()
 
 
 def _run(work: Path, name: str, model: Path, pipeline: Runner) -> Run:
+    file = f"plan{RECIPES[name].get('long', 0)}.json"
     recipe = {
         "name": name,
         "model": {"path": str(model), "model_type": "llama", "template": "chatml"},
-        "data": {"sources": [{"path": str(work / "plan.json"), "format": "alpaca"}], **RECIPES[name]["data"]},
+        "data": {"sources": [{"path": str(work / file), "format": "alpaca"}], **RECIPES[name]["data"]},
         "train": {"misfit": "warn", "logging_steps": 1, **RECIPES[name]["train"]},
         "tracking": {"mode": "disabled"},
     }
@@ -136,6 +140,7 @@ def test_steps_are_those_that_swift_makes(name, runs):
 def test_rows_are_cut_and_dropped_as_planned(runs):
     """So that the equalities above are not those of recipes in which nothing happens."""
     assert runs("lora_cut").plan["rows_cut"] > 0
+    assert runs("lora_cut").plan["rows_dropped"] > 0, "questions longer than the limit, alone in a micro batch"
     assert runs("full_delete").plan["rows_dropped"] > 0
     assert runs("two_processes").plan["processes"] == 2
 

@@ -24,6 +24,7 @@ from pipeline.stages import forecast as plan_stage
 from pipeline.training import expected, fit, memory, plan_text, steps
 from pipeline.training.forecast import forecast, main, misfit
 from pipeline.training.limits import impossible
+from pipeline.training.placement import in_main_memory
 from pipeline.training.shape import Linear, ModelShape
 from pipeline.training.spec import TrainSpec
 from tests.worlds import World, build
@@ -182,10 +183,13 @@ def tokens(**changes: Any) -> dict[str, Any]:
     """tokens.json of 100 rows, 30 of them longer than 128 tokens, as data_prep writes it."""
     train = {
         "rows": 100, "sampled": 100, "exact": True, "failed": None,
-        "over_max_length": {"sampled_rows": 30}, "epoch": {"tokens": 7000, "packed_rows": None, "longest": 120},
+        "over_max_length": {"sampled_rows": 30}, "unlearned": {"sampled_rows": 0}, "epoch": {"tokens": 7000, "packed_rows": None, "longest": 120},
         "tokens": {"mean": 90.0},
     }  # fmt: skip
-    val = {"rows": 10, "tokens": {"mean": 80.5}}
+    val = {
+        "rows": 10, "sampled": 10, "failed": None, "tokens": {"mean": 80.5},
+        "over_max_length": {"sampled_rows": 1}, "unlearned": {"sampled_rows": 0},
+    }  # fmt: skip
     return {"max_length": 128, "truncation": "right", "train": {**train, **changes}, "val": val}
 
 
@@ -193,7 +197,9 @@ def test_what_the_token_count_says_of_the_rows():
     cut = steps.counted(tokens())
     assert (cut.kept, cut.dropped, cut.cut, cut.longest, cut.val_rows, cut.val_tokens) == (100, 0, 30, 120, 10, 805)
     deleted = steps.counted(tokens() | {"truncation": "delete"})
-    assert (deleted.kept, deleted.dropped, deleted.cut) == (70, 30, 0)
+    assert (deleted.kept, deleted.dropped, deleted.cut, deleted.val_rows) == (70, 30, 0, 9)
+    unlearned = steps.counted(tokens(unlearned={"sampled_rows": 12}))
+    assert (unlearned.kept, unlearned.dropped, unlearned.cut) == (88, 12, 18)
     failed = steps.counted(tokens(failed={"rows": {"sampled_rows": 5}}))
     assert (failed.kept, failed.dropped, failed.failed) == (95, 5, 5)
     sampled = steps.counted(tokens(rows=1000, exact=False) | {"truncation": "delete"})
@@ -285,7 +291,7 @@ def test_every_setting_that_is_named_makes_it_fit(
 
     def fits(one: TrainSpec) -> bool:
         need = memory.estimate(model, one, processes=gpus, tokens=longest).total
-        return need <= gigabytes * GIB and memory.host(model, one, processes=gpus) * gpus <= here.memory_gb * GIB
+        return need <= gigabytes * GIB and in_main_memory(model, one) <= here.memory_gb * GIB
 
     problems = misfit(model, train, here, longest=longest)
     assert bool(problems) == (not fits(train))

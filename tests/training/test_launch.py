@@ -61,21 +61,18 @@ def test_several_nodes_meet_where_their_environment_says() -> None:
     assert not {name for name in env if name.startswith("PET_")}
 
 
-def test_the_plugin_stands_beside_those_of_the_recipe() -> None:
+@pytest.mark.parametrize("train", [{}, {"cpu_processes": 2, "deepspeed": "zero2"}, {"gpus": 2, "deepspeed": "zero2"}])
+def test_our_plugins_are_files_of_the_attempt_behind_those_of_the_recipe(train: dict[str, Any]) -> None:
     out = Path("attempt")
-    flags = launch.plumbing(spec(deepspeed="zero2", cpu_processes=2))
-    for given, before in (
-        ({}, []),
-        ({"external_plugins": "a.py"}, ["a.py"]),
-        ({"external_plugins": ["a", "b"]}, ["a", "b"]),
-    ):
-        words, files = launch.with_plugin(out, given, flags)
-        assert words["external_plugins"] == [*before, str(out / launch.PLUGIN)]
-        assert list(files) == [out / launch.PLUGIN]
-    for train in (spec(cpu_processes=2), spec(gpus=2, deepspeed="zero2")):
-        words, files = launch.with_plugin(out, {"external_plugins": "a.py"}, launch.plumbing(train))
-        assert "external_plugins" not in words
-        assert files == {}
+    own = [launch.LEARNABLE, *([launch.NO_KERNELS] if "cpu_processes" in train else [])]
+    told, files = launch.with_plugins(out, {"external_plugins": ["a.py", own[0]]}, launch.plumbing(spec(**train)))
+    assert told["external_plugins"] == ["a.py", *(str(out / name) for name in own)]
+    assert files == {out / name: launch.PLUGINS[name] for name in own}
+
+
+@pytest.mark.parametrize("name", launch.PLUGINS)
+def test_a_plugin_is_python(name: str) -> None:
+    compile(launch.PLUGINS[name], name, "exec")
 
 
 WORKER = """
