@@ -60,6 +60,7 @@ def check(recipe: Recipe, pending: Iterable[Stage], store: Store, env: Mapping[s
         *_servers(recipe, stages, env),
         *_dialogues(recipe, stages),
         *_places(stages, store),
+        *checks.elsewhere(stages, store),
         *_disk(recipe, store.root),
     ]
     if problems:

@@ -102,7 +102,7 @@ def write(run_dir: Path, report: Report, items: dict[str, list[Sample]]) -> str:
 
 
 def _curve(plan: Plan, store: Store) -> list[curve.Point]:
-    return curve.stitch(curve.read(path) for path in _logs(plan, store))
+    return curve.stitched([path.parent for path in _logs(plan, store)])
 
 
 def _throughput(

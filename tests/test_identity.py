@@ -298,7 +298,12 @@ def test_extra_args_cannot_name_what_the_pipeline_sets(section, label):
     words = stage.command(stage, Path("out"), {role: Path("in") / role for role in stage.deps}).argv
     places = {a[2:].partition("=")[0] for a, b in pairwise(words) if a[:2] == "--" and b.split("/")[0] in ("in", "out")}
     flags = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
-    for flag in (places | flags & stage.plumbing.keys()) - {"dataloader_num_workers", "include_path", "callbacks"}:
+    for flag in (places | flags & stage.plumbing.keys()) - {
+        "dataloader_num_workers",
+        "include_path",
+        "callbacks",
+        "external_plugins",
+    }:
         data = copy.deepcopy(HUB)
         entry = data[section] if section in data else next(e for e in data["eval"] if e["name"] == section)
         entry["extra_args"] = {flag: "x"}

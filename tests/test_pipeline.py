@@ -395,7 +395,7 @@ def test_after_kill_9_strays_are_ended_and_training_goes_on(world: World, damage
     assert report["train"]["steps"] == STEPS
     assert report["train"]["first_loss"] == 2.0, "of the whole training, not of the last attempt"
     left = sorted(path.name for path in (world.stage("train") / "attempts/1").iterdir())
-    assert left == ["args.json", "logging.jsonl"], "the log for the curve, no checkpoints"
+    assert left == ["args.json", "learnable_rows.py", "logging.jsonl"], "the log for the curve, no checkpoints"
 
 
 def test_two_pipelines_on_one_recipe_exclude_each_other(world: World) -> None:

@@ -89,11 +89,10 @@ TRAINING_REMARKS = {
     "plan: data.tokens is off: tokens, dropped rows and packed rows are not known": (
         "计划：data.tokens 已关闭：词元数、丢弃行与打包行未知"
     ),
-    "plan: about {n} of {total} rows ({share}) will be left out: too long, or not to be encoded": (
-        "计划：{total} 行中约 {n} 行（{share}）将被略去：过长或无法编码"
-    ),
-    "plan: {n} of {total} rows ({share}) will be left out: too long, or not to be encoded": (
-        "计划：{total} 行中有 {n} 行（{share}）将被略去：过长或无法编码"
+    "plan: about {n} of {total} rows ({share}) will be left out: too long, not to be encoded, or with nothing "
+    "to learn": ("计划：{total} 行中约 {n} 行（{share}）将被略去：过长、无法编码或没有可学的词元"),
+    "plan: {n} of {total} rows ({share}) will be left out: too long, not to be encoded, or with nothing to learn": (
+        "计划：{total} 行中有 {n} 行（{share}）将被略去：过长、无法编码或没有可学的词元"
     ),
     "plan: about {n} of {total} rows ({share}) will be cut at {tokens} tokens": (
         "计划：{total} 行中约 {n} 行（{share}）将在 {tokens} 个词元处截断"
@@ -132,6 +131,9 @@ TRAINING_REMARKS = {
     "training: the loss does not fall: it began at {first} and is {last} at step {step}; is train.learning_rate too "
     "low, or do the answers not follow from the questions?": (
         "训练：损失没有下降：开始为 {first}，第 {step} 步为 {last}；是 train.learning_rate 太低，还是答案与问题无关？"
+    ),
+    "training: the loss rises: it began at {first} and is {last} at step {step}; is train.learning_rate too high?": (
+        "训练：损失上升：开始为 {first}，第 {step} 步为 {last}；是 train.learning_rate 太高？"
     ),
     "training: a step takes {now} s, {times} times as long as before ({usual} s): does something else use the GPUs, "
     "the cores or the disk, or are they throttled (heat, power)?": (

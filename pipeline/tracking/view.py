@@ -135,7 +135,7 @@ def lengths(run_dir: Path) -> Lengths | None:
 def _train_points(stage: StageRef) -> Iterator[Point]:
     prefix = "" if stage.label == "train" else f"{part(stage.label)}."
     read = ([point for record in _records(path) if (point := curve.point(record))] for path in _logs(stage))
-    for record in curve.stitch(read):
+    for record in curve.stitch(read, _begun(stage)):
         if "train_runtime" in record:
             continue  # the trainer's totals, not a step
         step, bad = record["step"], 0
@@ -156,7 +156,8 @@ def _train_points(stage: StageRef) -> Iterator[Point]:
 def _speed_points(stage: StageRef, plan: dict[str, Any]) -> Iterator[Point]:
     """Of the steps up to each record, without evaluations; tokens, as many as the plan says that a step has."""
     tokens, processes = _finite(plan.get("tokens_per_step")), _finite(plan.get("processes"))
-    for interval in curve.stitch([_interval(one) for one in pace.intervals(_records(path))] for path in _logs(stage)):
+    read = ([_interval(one) for one in pace.intervals(_records(path))] for path in _logs(stage))
+    for interval in curve.stitch(read, _begun(stage)):
         step, seconds = interval["step"], interval["seconds"]
         yield from _point("throughput/seconds_per_step", step, seconds)
         if tokens and processes:
@@ -180,6 +181,11 @@ def _logs(stage: StageRef) -> list[Path]:
     attempts = sorted(stage.directory.glob("attempts/*"), key=_attempt_number)
     attempts.append(stage.directory / "output")
     return [path for folder in attempts for path in sorted(folder.rglob("logging.jsonl"))]
+
+
+def _begun(stage: StageRef) -> Iterator[int | None]:
+    """The step each attempt went on from."""
+    return (curve.went_on_from(path.parent) for path in _logs(stage))
 
 
 def _records(path: Path) -> tuple[dict[str, Any], ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pipeline.errors import PreflightError
 from pipeline.machine import Machine
 from pipeline.provenance import version
 from pipeline.stage import Stage
-from pipeline.training import fit
+from pipeline.store import Store
+from pipeline.training import fit, resume
 from pipeline.training.locate import Located
 from pipeline.training.spec import TrainSpec
 
@@ -23,6 +24,15 @@ def libraries(stage: Stage) -> Iterator[str]:
     ):
         if asked and version(library) is None:
             yield f"train.{setting}: needs {library}, which is not installed; {remedy}"
+
+
+def elsewhere(stages: Iterable[Stage], store: Store) -> Iterator[str]:
+    """Trainings that would begin anew, although they have begun with another number of processes."""
+    for stage in stages:
+        folder = store.folder(stage)
+        if stage.name == "train" and not (folder / "stage.json").exists():
+            places = {role: str(store.place(dep)) for role, dep in stage.deps.items()}
+            yield from resume.elsewhere(folder, stage.args, places)
 
 
 def misfits(train: TrainSpec, machine: Machine, found: Located) -> list[str]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+
+from pipeline.files import read_json
 
 Point = dict[str, Any]
 LOG = "logging.jsonl"
@@ -55,14 +59,33 @@ def point(record: Mapping[str, Any]) -> Point | None:
     return {"step": int(position.split("/")[0]), **numbers}
 
 
-def stitch(attempts: Iterable[list[Point]]) -> list[Point]:
-    """One curve of several attempts, oldest first: a resumed attempt replaces what it went over again."""
+def stitch(attempts: Iterable[list[Point]], begun: Iterable[int | None] = ()) -> list[Point]:
+    """One curve of several attempts, oldest first: a resumed attempt replaces what it went over again.
+
+    `begun`: the step each went on from, see `went_on_from`. It may log more rarely than the one before it, so that its
+    first point does not tell.
+    """
     curve: list[Point] = []
-    for points in attempts:
+    for points, start in zip_longest(attempts, begun):
         if points:
-            start = points[0]["step"]
-            curve = [point for point in curve if point["step"] < start] + points
+            before = points[0]["step"] - 1
+            last = before if start is None else min(start, before)
+            curve = [point for point in curve if point["step"] <= last] + points
     return curve
+
+
+def stitched(attempts: Sequence[Path]) -> list[Point]:
+    """The curve of a training whose attempts, oldest first, lie in these folders."""
+    return stitch((read(attempt / LOG) for attempt in attempts), map(went_on_from, attempts))
+
+
+def went_on_from(attempt: Path) -> int | None:
+    """The step of the checkpoint an attempt went on from, 0 for none; None where ms-swift has not said yet."""
+    told = _arguments(attempt)
+    if told is None:
+        return None
+    match = re.search(r"checkpoint-(\d+)/?$", str(told.get("resume_from_checkpoint")))
+    return int(match[1]) if match else 0
 
 
 def last_record(path: Path) -> dict[str, Any] | None:
@@ -80,10 +103,13 @@ def last_record(path: Path) -> dict[str, Any] | None:
 
 def loss_scaled(attempt: Path) -> bool:
     """Whether an attempt trains in fp16, whose loss scaling makes gradient norms infinite now and then."""
-    try:
-        return json.loads((attempt / "args.json").read_text(encoding="utf-8")).get("fp16") is True
-    except (OSError, ValueError, AttributeError):
-        return False
+    return (_arguments(attempt) or {}).get("fp16") is True
+
+
+def _arguments(attempt: Path) -> dict[str, Any] | None:
+    """What ms-swift says that it was told, once it has begun."""
+    found = read_json(attempt / "args.json")
+    return found if isinstance(found, dict) else None
 
 
 def non_finite(point: Point) -> list[str]:

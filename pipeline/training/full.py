@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 TENSORS = 32
-"""Looked at, spread over the file's names; the first that differs ends the search, but each is checked for NaN."""
+"""Looked at, spread over the file's names; the first that differs ends the search for a difference."""
 VALUES = 1 << 20
 """Of each tensor, from its beginning."""
 _STEP = {"F64": 0.0, "F32": 0.0, "BF16": 2.0**-8, "F16": 2.0**-11}
@@ -35,15 +35,30 @@ def unmoved(checkpoint: Path, base: Path) -> str | None:
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
         return f"none of its tensors is in {base}: is it a checkpoint of that model?"
-    names = shared[:: max(1, len(shared) // TENSORS)]
-    moved = False
-    for name in names:
-        values = _values(ours[name])
-        if not np.isfinite(values).all():
-            return f"{name} holds NaN or infinity: training diverged"
-        if not moved:
-            moved = _differs(values, _values(theirs[name]), max(_STEP[ours[name].dtype], _STEP[theirs[name].dtype]))
+    names = _some(shared)
+    problem = _not_finite(ours, names)
+    if problem:
+        return problem
+    moved = any(
+        _differs(_values(ours[name]), _values(theirs[name]), max(_STEP[ours[name].dtype], _STEP[theirs[name].dtype]))
+        for name in names
+    )
     return None if moved else f"all {len(names)} tensors looked at are those of {base}: nothing was trained"
+
+
+def non_finite(checkpoint: Path) -> str | None:
+    """Which tensor of a checkpoint of all weights is not all numbers, or None; a few are looked at."""
+    slots = _slots(checkpoint)
+    return _not_finite(slots, _some(sorted(slots)))
+
+
+def _some(names: list[str]) -> list[str]:
+    return names[:: max(1, len(names) // TENSORS)]
+
+
+def _not_finite(slots: Mapping[str, Slot], names: Sequence[str]) -> str | None:
+    bad = next((name for name in names if not np.isfinite(_values(slots[name])).all()), None)
+    return f"{bad} holds NaN or infinity: training diverged" if bad else None
 
 
 def _differs(ours: np.ndarray, theirs: np.ndarray, step: float) -> bool:

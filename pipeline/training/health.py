@@ -6,7 +6,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from pipeline.training import curve
 from pipeline.training.curve import Point
@@ -21,11 +20,14 @@ own. After 2000 good steps (DeepSpeed: 1000) the scale is doubled to see whether
 """
 _RUN = 3
 """Logged norms that such a run has at least: of rare logging two may be single overflows, far apart."""
-_BEGINNING = 5
-"""Logged losses whose median is where a training began."""
+_LEVEL = 5
+"""Logged losses whose median is one level of the loss: no spike makes it."""
 _WINDOW = 20
 """Steps a loss has to stay high to have exploded, with at least `_SUSTAINED` logged losses; a spike comes back."""
 _SUSTAINED = 5
+RISEN = 3.0
+"""Nats per token above the best so far: each token 20 times less likely. Harder rows, in a training that does not
+shuffle, cost one or two; a LoRA that blew up comes back from 1.2 to 6 or 7, less than from a random beginning."""
 HOPELESS = 20.0
 """Nats per token: worse than guessing among 4e8 tokens, so no beginning excuses it."""
 _FLAT_POINTS = 12
@@ -34,6 +36,8 @@ _FLAT_SHARE = 0.6
 """Of the planned steps, after which a loss should have fallen."""
 _FALLEN = 0.98
 """Of the beginning; a loss below has fallen, whatever its shape."""
+_ROSE = 1.2
+"""Times the beginning, above which a loss rises and is not just level."""
 _BINS = 60
 _SIGNIFICANT = -1.64
 """One-sided 5 % of the normal distribution."""
@@ -57,14 +61,19 @@ class Divergence:
 
 
 def diverged(points: Sequence[Point], *, fp16: bool = False, ended: bool = False, since: int = 0) -> Divergence | None:
-    """NaN or infinity in loss or gradient norm, or a loss that stays far above its beginning; None if all is well.
+    """NaN or infinity in loss or gradient norm, or a loss that stays far above its best; None if all is well.
 
     `points` are of the whole training (`curve.stitch`). Under fp16 a norm that is not finite is normal in single steps,
     see `OVERFLOWS`; once the training has `ended`, it is not if there never was a finite one. Points before the index
-    `since` are taken for good, but for where the loss began.
+    `since` are taken for good: they only tell how good the loss has been.
     """
     found = [_not_finite(points, since, fp16=fp16, ended=ended), _exploded(points, since)]
     return min((one for one in found if one), key=lambda one: one.step, default=None)
+
+
+def lag(logging_steps: int) -> int:
+    """Steps after a first bad one within which `diverged` tells."""
+    return max(_WINDOW, OVERFLOWS, (_SUSTAINED - 1) * logging_steps + 1)
 
 
 def good_until(points: Sequence[Point], *, fp16: bool = False) -> float:
@@ -114,25 +123,23 @@ def _scaling(points: Sequence[Point], run: Sequence[int]) -> Divergence:
 
 
 def _exploded(points: Sequence[Point], since: int) -> Divergence | None:
-    first_losses = list(islice((point["loss"] for point in points if "loss" in point), _BEGINNING))
-    if len(first_losses) < _BEGINNING:
-        return None
-    began = statistics.median(first_losses)
-    losses = [(i, points[i]["step"], points[i]["loss"]) for i in range(since, len(points)) if "loss" in points[i]]
-    limit = min(2 * began + 1, HOPELESS)
-    start = 0
-    for place, (_, step, loss) in enumerate(losses):
-        if not loss > limit:
+    losses = [(index, point["step"], point["loss"]) for index, point in enumerate(points) if "loss" in point]
+    best, start = math.inf, 0
+    for place, (index, step, loss) in enumerate(losses):
+        limit = min(best + RISEN, HOPELESS)
+        if index < since or best == math.inf or not loss > limit:
             start = place + 1
         elif place - start + 1 >= _SUSTAINED and step - losses[start][1] + 1 >= _WINDOW:
-            index, first, _ = losses[start]
+            first, began, _ = losses[start]
             return Divergence(
-                int(first),
-                _before(points, index),
-                f"training diverged: the loss began at {began:.3g} and is above {limit:.3g} since step {first:.0f} "
+                int(began),
+                _before(points, first),
+                f"training diverged: the loss has been {best:.3g} and is above {limit:.3g} since step {began:.0f} "
                 f"({loss:.3g} at step {step:.0f})",
                 "Lower train.learning_rate (or raise warmup_ratio), or look at the data around that step.",
             )
+        if place % _LEVEL == _LEVEL - 1:
+            best = min(best, statistics.median(loss for *_, loss in losses[place - _LEVEL + 1 : place + 1]))
     return None
 
 
@@ -156,9 +163,12 @@ def flat(points: Sequence[Point], total: int | None, *, ended: bool = False) -> 
     now = statistics.median(losses[-max(3, len(losses) // 3) :])
     if now < _FALLEN * began or _trend(_binned(losses)) < _SIGNIFICANT:
         return None
+    told = f"it began at {began:.4g} and is {now:.4g} at step {step:.0f}"
+    if now > _ROSE * began:
+        return f"the loss rises: {told}; is train.learning_rate too high?"
     return (
-        f"the loss does not fall: it began at {began:.4g} and is {now:.4g} at step {step:.0f}; "
-        "is train.learning_rate too low, or do the answers not follow from the questions?"
+        f"the loss does not fall: {told}; is train.learning_rate too low, or do the answers not follow from the "
+        "questions?"
     )
 
 

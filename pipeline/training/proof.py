@@ -27,10 +27,17 @@ def proof(chosen: Path, attempts: Sequence[Path], base: Path, *, diverged: Actio
     if problem:
         raise OutputError(f"{chosen}: swift sft ended well but left no whole checkpoint: {problem}")
     log = attempts[-1] / curve.LOG
-    points = curve.stitch(curve.read(path / curve.LOG) for path in attempts)
+    points = curve.stitched(attempts)
     wrong = health.diverged(points, fp16=curve.loss_scaled(attempts[-1]), ended=True)
     if wrong and diverged == "stop":
         raise OutputError(f"{log}: {wrong}\n{KEPT}")
+    # Of steps between two records only this tells.
+    mean = next((record["train_loss"] for record in curve.records(log) if "train_loss" in record), 0.0)
+    if not math.isfinite(float(mean)) and diverged == "stop":
+        raise OutputError(
+            f"{log}: training diverged: train_loss, the mean of all steps, is {mean}, though none that was logged is; "
+            f"lower train.learning_rate, and train.logging_steps to see where\n{KEPT}"
+        )
     state = json.loads((chosen / "trainer_state.json").read_text(encoding="utf-8"))
     problem = _short(state, read_json(attempts[-1] / "args.json") or {})
     if problem:

@@ -19,7 +19,7 @@ class HealthSpec(Section):
     stall_minutes: Auto | Annotated[float, Field(gt=0)] = "auto"
     """Minutes without a step after which a training counts as hung and is stopped; `auto` goes by its own step time."""
     diverged: Action = "stop"
-    """Loss or gradient norm NaN or infinite, or a loss far above where it began."""
+    """Loss or gradient norm NaN or infinite, or a loss that stays 3 above its best."""
     flat: Action = "warn"
     """A loss that does not fall."""
     slow: Action = "warn"

@@ -108,10 +108,10 @@ def measure(
     `logs`: logging.jsonl of every attempt, oldest first. `train` is resolved. `record`: the stage's, once it is done;
     `plan`: plan.json; `conversations`: rows of train.jsonl; `price` of an hour of one GPU.
     """
-    logs = [log for log in logs if any(is_training(entry) for entry in log)]
-    if not logs:
+    logs = [log for log in logs if any(position(entry) is not None for entry in log)]
+    if not any(is_training(entry) for log in logs for entry in log):
         return None
-    last = logs[-1]
+    last = logs[-1]  # which may have logged its end alone
     epochs = _last(last, "epoch")
     steps = max(step for entry in last if (step := position(entry)) is not None)
     tokens, rows = counted(logs)

@@ -20,7 +20,9 @@ FLOOR_S = 600.0
 _BACK = 100
 """Points before the new ones that are looked at again: more than any rule of `health` needs to see a beginning."""
 TIMES = 5.0
-"""Times the longest wait between two signs of progress so far (steps, evaluations, checkpoints)."""
+"""Times the second longest wait between two signs of progress so far (steps, evaluations, checkpoints): what took long
+only once, a kernel that was compiled, is no measure. Of the first few the longest."""
+_WAITS = 8
 
 
 class TrainingWatch:
@@ -33,7 +35,7 @@ class TrainingWatch:
     def __init__(self, out: Path, spec: HealthSpec) -> None:
         self._out, self._spec = out, spec
         self._fp16 = False
-        self._points = curve.stitch(curve.read(path / curve.LOG) for path in earlier(out))
+        self._points = curve.stitched(earlier(out))
         self._offset = 0
         self._fresh = True  # nothing of this attempt yet
         self._total: int | None = None
@@ -42,7 +44,7 @@ class TrainingWatch:
         self._bar = ""
         self._moved = self._heard = 0.0
         self._running = False
-        self._longest = 0.0
+        self._waits: list[float] = []
         self._files: dict[str, int] | None = None
         self._told: set[str] = set()
 
@@ -59,8 +61,11 @@ class TrainingWatch:
         points = [found for record in records if (found := curve.point(record))]
         if points:
             self._total = next((int(r["global_step/max_steps"].split("/")[1]) for r in records if curve.point(r)), None)
-            self._points = curve.stitch((self._points, points)) if self._fresh else [*self._points, *points]
-            self._fresh, self._fp16 = False, curve.loss_scaled(self._out)
+            if self._fresh:
+                self._points = curve.stitch((self._points, points), (None, curve.went_on_from(self._out)))
+                self._fresh, self._fp16 = False, curve.loss_scaled(self._out)
+            else:
+                self._points += points
         return points
 
     def _time(self, points: list[curve.Point], now: float) -> None:
@@ -99,7 +104,7 @@ class TrainingWatch:
         heard = not begun and signs.heard > self._heard  # before the first step any word will do
         if logged or signs.bar != self._bar or heard:
             if self._running:
-                self._longest = max(self._longest, signs.seconds - self._moved)
+                self._waits = sorted((*self._waits, signs.seconds - self._moved))[-_WAITS:]
             self._running = begun  # what comes before the first step is no measure of what comes behind it
             self._bar, self._heard, self._moved, self._files = signs.bar, signs.heard, signs.seconds, None
             return
@@ -113,14 +118,19 @@ class TrainingWatch:
                 return
             step = f"since step {self._points[-1]['step']:.0f}" if begun and self._points else "before the first step"
             self._told.add("stall")
-            yield Trouble(f"no progress for {duration(silent)} {step}", hang=True)
+            setting = f"longer than the {duration(limit)} of train.health.stall_minutes"
+            yield Trouble(f"no progress for {duration(silent)} {step}, {setting}", hang=True)
 
     def _limit(self, *, begun: bool) -> float:
         """Seconds of silence that are too many."""
         given = self._spec.stall_minutes
         floor = FLOOR_S if self._paces else START_S
-        limit = max(floor, TIMES * self._longest) if given == "auto" else given * 60
+        limit = max(floor, TIMES * self._usual()) if given == "auto" else given * 60
         return limit if begun else max(START_S, limit)
+
+    def _usual(self) -> float:
+        """Seconds."""
+        return (self._waits[-2 if len(self._waits) == _WAITS else -1]) if self._waits else 0.0
 
 
 def earlier(out: Path) -> list[Path]:

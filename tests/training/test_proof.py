@@ -129,6 +129,15 @@ def test_a_bad_training_is_not(tmp_path: Path, norms: list[float], settings: dic
         proof(last, [tmp_path / "1"], tmp_path)
 
 
+def test_a_loss_that_was_no_number_between_two_records_is_told_by_the_mean(tmp_path: Path) -> None:
+    last = attempt(tmp_path / "1", [1.0] * 4)
+    log = tmp_path / "1" / "logging.jsonl"
+    fake_tools.save(log, log.read_text() + json.dumps({"train_loss": math.nan, "train_runtime": 9.0}) + "\n")
+    with pytest.raises(OutputError, match="train_loss, the mean of all steps, is nan, though none that was logged"):
+        proof(last, [tmp_path / "1"], tmp_path)
+    assert proof(last, [tmp_path / "1"], tmp_path, diverged="warn")["steps"] == 4
+
+
 @pytest.mark.parametrize(
     ("norms", "settings"),
     [

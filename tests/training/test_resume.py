@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -233,3 +235,83 @@ def test_checkpoints_behind_a_divergence_are_not_gone_on_from(
     tolerant = resume.newest_checkpoint([tmp_path], diverged="warn").checkpoint
     assert tolerant, "who does not want to be stopped for it does not want to go back for it"
     assert tolerant.name == "checkpoint-6"
+
+
+# ---- over several attempts
+
+
+def written(attempt: Path, points: Mapping[int, float], begun: int = 0) -> None:
+    """A log of losses by step, and what ms-swift says it went on from."""
+    lines = [
+        json.dumps({"loss": loss, "grad_norm": 1.0, "global_step/max_steps": f"{step}/100"})
+        for step, loss in points.items()
+    ]
+    fake_tools.save(attempt / "logging.jsonl", "".join(line + "\n" for line in lines))
+    before = str(attempt.parent / "1" / f"checkpoint-{begun}") if begun else None
+    fake_tools.save_json(attempt / "args.json", {"resume_from_checkpoint": before})
+
+
+def test_an_attempt_that_began_when_it_was_bad_already_is_no_fresh_beginning(tmp_path: Path) -> None:
+    """By its own log it is level: at nine, where the attempt before it had exploded too late to be stopped for it."""
+    for attempt, steps in (("1", (10, 20, 30)), ("2", (40, 50))):
+        for at in steps:
+            checkpoint(tmp_path / attempt, at)
+    written(tmp_path / "1", {step: 2.0 if step <= 20 else 9.0 for step in range(1, 31)})
+    written(tmp_path / "2", dict.fromkeys(range(31, 51), 9.0), begun=30)
+    attempts = [tmp_path / "1", tmp_path / "2"]
+    assert resume.newest_checkpoint(attempts[:1]).checkpoint == tmp_path / "1" / "checkpoint-30", "too early to tell"
+    way = resume.newest_checkpoint(attempts)
+    assert way.checkpoint == tmp_path / "1" / "checkpoint-20"
+    assert [reason.split(":")[0] for reason in way.passed_over] == [
+        "checkpoint-50 of attempt 2", "checkpoint-40 of attempt 2", "checkpoint-30 of attempt 1",
+    ]  # fmt: skip
+
+
+def test_what_was_logged_behind_the_step_it_went_back_to_is_no_part_of_the_training(tmp_path: Path) -> None:
+    """Although the attempt that went back logs more rarely, so that its own first point lies behind that."""
+    checkpoint(tmp_path / "1", 30)
+    checkpoint(tmp_path / "2", 60)
+    written(tmp_path / "1", {**dict.fromkeys(range(1, 31), 2.0), 31: math.nan, 32: math.nan})
+    written(tmp_path / "2", {40: 2.0, 50: 2.0, 60: 1.9}, begun=30)
+    way = resume.newest_checkpoint([tmp_path / "1", tmp_path / "2"])
+    assert way.checkpoint == tmp_path / "2" / "checkpoint-60"
+
+
+def test_whole_weights_that_are_no_numbers_are_passed_over(tmp_path: Path) -> None:
+    older, newest = (checkpoint(tmp_path, at, full=True) for at in (2, 4))
+    file = min(newest.glob("*.safetensors"))
+    fake_tools.safetensors(file, {"model.embed.weight": [0.5, math.nan]})
+    way = resume.newest_checkpoint([tmp_path], {"tuner_type": "full"})
+    assert way.checkpoint == older
+    assert "model.embed.weight holds NaN or infinity" in way.passed_over[0]
+
+
+def test_it_goes_on_in_the_rhythm_that_is_asked_for_now(tmp_path: Path) -> None:
+    """transformers takes it from the checkpoint, and then what a recipe wants of later steps would not be there."""
+    folder = checkpoint(tmp_path, 10)
+    path = folder / "trainer_state.json"
+    state = json.loads(path.read_text()) | {"save_steps": 200, "logging_steps": 5, "loss": math.nan}
+    path.write_text(json.dumps(state))
+    resume.set_rhythm(folder, {"save_steps": 50, "logging_steps": 5})
+    after = json.loads(path.read_text())
+    assert (after["save_steps"], after["logging_steps"], after["global_step"]) == (50, 5, 10)
+    assert adapter.checkpoint_problem(folder) is None
+    at = path.stat().st_mtime_ns
+    resume.set_rhythm(folder, {"save_steps": 50, "logging_steps": 5})
+    assert path.stat().st_mtime_ns == at
+
+
+def test_a_training_that_has_begun_with_more_processes_is_not_begun_anew_without_a_word(tmp_path: Path) -> None:
+    args: dict[str, Any] = {"processes": 8, "learning_rate": 1e-4, "gradient_accumulation_steps": 2, "targets": ("q",)}
+    other, mine, deps = tmp_path / "train-aaaa", tmp_path / "train-bbbb", {"model": "base", "data": "rows"}
+    checkpoint(other / "attempts" / "1", 120)
+    fake_tools.save_json(other / "stage.json", {"args": args | {"targets": ["q"]}, "deps": deps})
+    now = args | {"processes": 4, "gradient_accumulation_steps": 4}
+    [problem] = resume.elsewhere(mine, now, deps)
+    assert f"{other} has 120 steps of this training, with 8 processes, not 4" in problem
+    assert not list(resume.elsewhere(mine, args | {"gradient_accumulation_steps": 1}, deps)), "set so by hand"
+    assert not list(resume.elsewhere(mine, now | {"learning_rate": 1e-5}, deps)), "another training"
+    assert not list(resume.elsewhere(mine, now, deps | {"data": "others"}))
+    assert not list(resume.elsewhere(other, now, deps))
+    (other / "result.json").touch()
+    assert not list(resume.elsewhere(mine, now, deps)), "that one is done"

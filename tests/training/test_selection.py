@@ -155,6 +155,8 @@ def test_of_two_attempts_with_the_best_the_newer_ones_is_taken(tmp_path: Path) -
     state = {"global_step": 8, "max_steps": 8, "log_history": [{"step": 4, "eval_loss": 1.0}]}
     (last / "trainer_state.json").write_text(json.dumps(state))
     (tmp_path / "12" / "last-checkpoint").symlink_to("checkpoint-8")
+    args = {"resume_from_checkpoint": str(tmp_path / "11" / "checkpoint-4")}
+    (tmp_path / "12" / "args.json").write_text(json.dumps(args))
     train._gather((), 3, tmp_path / "12", {})
     assert (tmp_path / "12" / "best-checkpoint" / "note.txt").read_text() == "11"
 
@@ -207,8 +209,17 @@ def test_all_processes_stop_together_and_the_best_has_room_beside_the_newest(wor
     world.write("recipe.yaml", text.replace("max_steps: 8", "max_steps: 8\n  extra_args: {callbacks: [perf_log]}"))
     shown = world.run("train", "--dry-run")
     assert "--callbacks perf_log graceful_exit " in shown
-    assert "--save_total_limit 3 " in shown
-    assert "--save_total_limit 2 " in world.run("train", "--dry-run", "--set", "data.val_fraction=0")
+    rare = ("train", "--dry-run", "--set", "train.save_steps=100")
+    assert "--save_total_limit 3 " in world.run(*rare)
+    assert "--save_total_limit 2 " in world.run(*rare, "--set", "data.val_fraction=0")
+
+
+def test_one_from_before_a_divergence_is_there_when_it_is_seen(world: World) -> None:
+    """A loss has to be high for 20 steps: of checkpoints at every second one 10 may be bad by then."""
+    assert "--save_total_limit 12 " in world.run("train", "--dry-run")
+    assert "--save_total_limit 3 " in world.run("train", "--dry-run", "--set", "train.health.diverged=warn")
+    world.run("train")
+    assert world.report["train"]["checkpoints"] == [4, 6, 8], "the newest two and the best, as ever"
 
 
 def test_a_file_that_would_end_every_training_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

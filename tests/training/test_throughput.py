@@ -243,6 +243,21 @@ def test_hours_are_of_all_attempts() -> None:
     assert "seconds" not in {entry.what for entry in told.planned}  # no measure of the plan
 
 
+def test_an_attempt_that_logged_its_end_alone_counts() -> None:
+    """It went on for a step or two after Ctrl-C, fewer than lie between two records."""
+    first = Trainer()
+    for _ in range(19):
+        first.train(5, 0.5)
+    last = Trainer(start=99)
+    last.steps(1, 0.5)
+    last.end()
+    told = throughput.measure([first.log, last.log], spec(), record=RECORD, plan=PLAN)
+    assert told is not None
+    assert (told.attempts, told.steps, told.measured_steps) == (2, 100, 45)
+    # 47.5 s by the clock of the first, 130 of the last, of which its clock saw half a second: so long is a start-up.
+    assert told.seconds == pytest.approx(47.5 + 130 + 129.5)
+
+
 def test_what_is_not_known_is_not_told() -> None:
     assert throughput.measure([[], [{"eval_loss": 1.0}]], spec()) is None
     trainer = Trainer()
