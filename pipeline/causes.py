@@ -27,7 +27,10 @@ KEPT = (
 
 # Kind, what a log's end says, the cause in words; most telling first. torchrun turns every death into status 1.
 CAUSES = (
-    (MEMORY, r"CUDA out of memory|OutOfMemoryError",
+    ("shm", r"/shm/nccl\S*.*(No space left on device|Error while creating shared memory)",
+     "NCCL found no room in /dev/shm: start the container with --ipc=host or a larger --shm-size"),
+    (MEMORY, r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|"
+     r"Cuda failure 2 'out of memory'",
      "GPU memory ran out: lower micro_batch_size (train), batch_size (eval) or max_length; a training takes less with "
      "gradient_checkpointing: true, liger: true or deepspeed: zero3, too"),
     ("disk", r"No space left on device|Disk quota exceeded",

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import RecipeError
+from pipeline import processes
+from pipeline.errors import PreflightError, RecipeError
 
 
 class Gpu(BaseModel):
@@ -65,7 +65,7 @@ def probe(env: Mapping[str, str] = os.environ) -> Machine:  # noqa: TID251 - the
         system=platform.system(),
         # Those this process may use: a job's share of the node, not the node.
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
+        memory_gb=round(processes.all_memory() / 2**30, 1),
         gpus=gpus,
         flash_attention=_flash_attention() if gpus else (),
         liger=_liger() if gpus else (),
@@ -91,8 +91,16 @@ def _gpus(env: Mapping[str, str]) -> tuple[Gpu, ...]:
             memory = round(pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30, 1)
             name = _text(pynvml.nvmlDeviceGetName(handle))
             found.append((index, uuid, Gpu(name=name, memory_gb=memory, compute_capability=(major, minor))))
+    except pynvml.NVMLError as error:
+        raise PreflightError(
+            f"a GPU does not say what it is ({error}): see nvidia-smi, or give --machine FILE"
+        ) from error
     finally:
         pynvml.nvmlShutdown()
+    if visible and "MIG-" in visible:
+        raise PreflightError(
+            f"CUDA_VISIBLE_DEVICES={visible}: parts of a GPU (MIG) do not say what they have; do it with --machine FILE"
+        )
     return tuple(gpu for _, _, gpu in _visible(found, visible))
 
 

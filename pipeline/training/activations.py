@@ -20,6 +20,9 @@ LIGER_LOSS = 6
 """Bytes per token and hidden number: liger's fused loss makes the hidden states' gradient at once, and logits for
 a chunk of about tokens x hidden numbers (ops/fused_linear_cross_entropy.py), rounded up to a power of two."""
 
+UNFUSED = frozenset(("granite",))
+"""Model types whose loss liger 0.8.5 does not fuse (transformers/monkey_patch.py, fused_linear_cross_entropy)."""
+
 LORA_SCRATCH, FULL_SCRATCH = 14, 8
 """Bytes per token and MLP number that the backward pass of one block needs besides what was kept: gradients of gate,
 up and product, and of LoRA's input in float32."""
@@ -63,15 +66,9 @@ def layout(train: TrainSpec, tokens: int | None) -> Layout:
     return Layout(rows, length, padded=rows > 1)
 
 
-def evaluation(shape: ModelShape, train: TrainSpec, tokens: int | None, size: int) -> int:
-    """Bytes at the peak of an evaluation, where that may be more than in training: with liger.
-
-    Its fused loss is for training alone (liger_kernel/transformers/model/*.py, skip_logits): in an evaluation there are
-    all scores of a row, their float32 copy and log-softmax. (stages/train.py: one row at a time.)
-    """
-    if train.liger is not True:
-        return 0
-    return layout(train.model_copy(update={"micro_batch_size": 1}), tokens).tokens * shape.vocab * (size + 4 + 4)
+def fused(shape: ModelShape, train: TrainSpec) -> bool:
+    """Whether liger makes the loss without the scores, in training and (transformers' skip_logits) in an evaluation."""
+    return train.liger is True and shape.model_type not in UNFUSED
 
 
 def peak(shape: ModelShape, train: TrainSpec, targets: Sequence[Linear], at: Layout, size: int) -> Held:
@@ -83,8 +80,10 @@ def peak(shape: ModelShape, train: TrainSpec, targets: Sequence[Linear], at: Lay
     scratch = LORA_SCRATCH if train.tuner == "lora" else FULL_SCRATCH
     block = kept + at.tokens * scratch * shape.intermediate * size // 2
     mask = at.pairs if _masked(train, at) else 0
-    if train.liger is True:
+    if fused(shape, train):
         logits = at.tokens * shape.hidden * LIGER_LOSS
+        if train.tuner == "full":  # the output layer's gradient, beside that of the rows before
+            logits += shape.vocab * shape.hidden * _stream(train, size)
     else:
         logits = at.tokens * (shape.vocab * LOSS + 4 * shape.hidden)
     if train.gradient_checkpointing is True:

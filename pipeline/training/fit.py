@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pipeline.machine import Machine
 from pipeline.training import memory
+from pipeline.training.placement import in_main_memory
 from pipeline.training.shape import ModelShape
 from pipeline.training.spec import TrainSpec
 
@@ -50,7 +51,7 @@ def misfit(shape: ModelShape, train: TrainSpec, machine: Machine, *, longest: in
     if train.gpus and not machine.gpus:
         return []  # planned for another machine
     place, need = room(train, machine), _need(shape, train, longest)
-    held = _held(shape, train)
+    held = in_main_memory(shape, train)
     if need.total > place.bytes:
         what = "GPU" if train.gpus else "process"
         parts = ", ".join(f"{name} {_gib(size)}" for name, size in need.rows() if size > need.total // 50)
@@ -58,8 +59,9 @@ def misfit(shape: ModelShape, train: TrainSpec, machine: Machine, *, longest: in
             f"train: needs about {_gib(need.total)} GiB per {what} ({parts}), but {place.of} has {_gib(place.bytes)}"
         )
     elif held > machine.memory_gb * GIB:
+        what = "puts" if memory.offloaded(train) else "copies at every checkpoint, in each process,"
         problem = (
-            f"train.deepspeed: {train.deepspeed} puts about {_gib(held)} GiB into main memory, but this machine has "
+            f"train.deepspeed: {train.deepspeed} {what} about {_gib(held)} GiB into main memory, but this machine has "
             f"{machine.memory_gb}"
         )
     else:
@@ -80,15 +82,10 @@ def _need(shape: ModelShape, train: TrainSpec, longest: int | None) -> memory.Es
     return memory.estimate(shape, train, processes=train.processes, tokens=longest)
 
 
-def _held(shape: ModelShape, train: TrainSpec) -> int:
-    """Bytes that offloading takes of one node's main memory."""
-    return memory.host(shape, train, processes=train.processes) * train.processes // train.nodes
-
-
 def _excess(shape: ModelShape, train: TrainSpec, machine: Machine, longest: int | None, share: float = 1.0) -> float:
     """Bytes that are too many for a share of the memory; 0 = it fits."""
     over = _need(shape, train, longest).total - share * room(train, machine).bytes
-    return max(over, 0.0) + max(_held(shape, train) - share * machine.memory_gb * GIB, 0.0)
+    return max(over, 0.0) + max(in_main_memory(shape, train) - share * machine.memory_gb * GIB, 0.0)
 
 
 def _ways(shape: ModelShape, train: TrainSpec, machine: Machine, longest: int | None) -> str:
@@ -150,6 +147,8 @@ def _mild(shape: ModelShape, train: TrainSpec, machine: Machine) -> Iterator[Cha
         yield {"liger": True}
     if train.micro_batch_size != 1:
         yield {"micro_batch_size": 1}
+    if train.tuner == "lora" and memory.saved(shape, train):
+        yield {"deepspeed": "none"}  # of main memory, not of the GPU's
     if train.processes > 1 and machine.system == "Linux":
         for stage in (2, 3):
             if stage > memory.stage(train) and not (stage == 3 and train.quantization != "none"):

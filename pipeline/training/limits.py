@@ -10,6 +10,12 @@ from pipeline.training.lora import targets
 from pipeline.training.shape import ModelShape
 from pipeline.training.spec import TrainSpec
 
+_BLIND = {
+    "streaming": "the rows are local files, and their number decides about steps, tokens and the plan",
+    "disable_tqdm": "the progress bar is what shows that a long evaluation does not hang",
+}
+"""Flag -> why the pipeline could not tell what goes on with it."""
+
 
 def impossible(train: TrainSpec, machine: Machine) -> Iterator[str]:
     """Of a section as it was written, `auto` and all."""
@@ -41,8 +47,25 @@ def impossible(train: TrainSpec, machine: Machine) -> Iterator[str]:
         yield f"train.quantization: {train.quantization} saves GPU memory, and makes a CPU only slower; use none"
     if train.quantization != "none" and train.deepspeed.startswith("zero3"):
         yield f"train.quantization: {train.quantization} weights cannot be cut by {train.deepspeed}; use zero2 or none"
+    for flag, why in _BLIND.items():
+        if train.extra_args.get(flag):
+            yield f"train.extra_args.{flag}: {why}; leave it out"
     if train.liger is True and not gpus:
         yield "train.liger: its kernels need a GPU; use auto"
+
+
+def scored(train: TrainSpec) -> str | None:
+    """Which of the extra_args takes the labels away from the model, so that it has to make all scores.
+
+    liger's fused loss then does nothing, and the first evaluation ends in an error: transformers asks it for no scores,
+    and without labels there is no loss, either (swift/trainers/seq2seq_trainer.py, compute_loss).
+    """
+    for flag in ("label_smoothing_factor", "enable_dft_loss", "enable_channel_loss", "loss_type"):
+        if train.extra_args.get(flag):
+            return flag
+    binary = train.extra_args.get("is_binary_loss_scale") is True
+    plain = train.extra_args.get("loss_scale", "default") in ("default", "all", "last_round", "ignore_empty_think")
+    return None if plain or binary else "loss_scale"
 
 
 def expertless(train: TrainSpec, shape: ModelShape | None) -> Iterator[str]:

@@ -12,7 +12,7 @@ from pipeline.training.lora import targets, trainable
 from pipeline.training.shape import ModelShape
 from pipeline.training.spec import TrainSpec
 
-__all__ = ["BYTES", "Estimate", "estimate", "host", "offloaded", "precision", "stage", "targets", "trainable"]
+__all__ = ["BYTES", "Estimate", "estimate", "host", "offloaded", "precision", "saved", "stage", "targets", "trainable"]
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -77,14 +77,32 @@ def estimate(shape: ModelShape, train: TrainSpec, *, processes: int, tokens: int
     if not _accumulates(train, processes):
         # Gradients are made while activations go: they are never all there at once.
         over = max(over - static["gradients"], held.last)
-    # No gradients are there during an evaluation.
-    over = max(over, copies + activations.evaluation(shape, train, tokens, size) - static["gradients"])
+    over = max(over, _step(shape, train, size, processes))
     logits = min(held.logits, over)
     known = {**static, "activations": over - logits, "logits": logits}
     workspace = _buffers(shape, train, size, processes)
     if train.gpus != 0:
         workspace += CUDA_CONTEXT + (NCCL if processes > 1 else 0) + round(FRAGMENTATION * sum(known.values()))
     return Estimate(**known, workspace=workspace)
+
+
+def _step(shape: ModelShape, train: TrainSpec, size: int, processes: int) -> int:
+    """What ZeRO 1 and 2 make for the optimizer step: their part of the gradients once more, flat, then in float32.
+
+    All three are there at once (DeepSpeed 0.19.8, runtime/zero/stage_1_and_2.py, step).
+    """
+    if stage(train) not in (1, 2) or offloaded(train):
+        return 0
+    return trainable(shape, train) // processes * (size + (4 if size < 4 else 0))
+
+
+def saved(shape: ModelShape, train: TrainSpec) -> int:
+    """Bytes of main memory per process that a checkpoint takes for a moment.
+
+    Under ZeRO 1 and 2 every process copies all weights there, of which one then writes its adapter (accelerate 1.14,
+    Accelerator.get_state_dict); ZeRO 3 and plain data parallelism have none.
+    """
+    return _weights(shape, train, BYTES[precision(train)]) if stage(train) in (1, 2) else 0
 
 
 def host(shape: ModelShape, train: TrainSpec, *, processes: int) -> int:

@@ -98,18 +98,26 @@ def _combinations(train: TrainSpec, machine: Machine, shape: ModelShape) -> Iter
             for rows in _sizes(train) if micro == "auto" else (micro,):
                 update = {"deepspeed": zero, "gradient_checkpointing": saved, "micro_batch_size": rows}
                 plan = train.model_copy(update=update)
-                asked = memory.host(shape, plan, processes=plan.processes) * plan.processes / plan.nodes
-                if train.deepspeed == "auto" and asked > HEADROOM * machine.memory_gb * 2**30:
+                if train.deepspeed == "auto" and in_main_memory(shape, plan) > HEADROOM * machine.memory_gb * 2**30:
                     continue
                 yield plan
+
+
+def in_main_memory(shape: ModelShape, train: TrainSpec) -> int:
+    """Bytes of one node's main memory that its processes take: what is offloaded, or copied for a checkpoint."""
+    each = memory.host(shape, train, processes=train.processes) + (memory.saved(shape, train) if train.gpus else 0)
+    return each * train.processes // train.nodes
 
 
 def _zeros(train: TrainSpec, machine: Machine) -> Sequence[DeepSpeed]:
     if machine.system != "Linux":
         return ("none",)
     if train.processes > 1:
-        # ZeRO 3 cannot cut bitsandbytes' 4- and 8-bit weights.
-        return ("zero2",) if train.quantization != "none" else ("zero2", "zero3", "zero2_offload", "zero3_offload")
+        # For each checkpoint ZeRO 2 copies the model to main memory; of an adapter it has little to share out. ZeRO 3
+        # cannot cut bitsandbytes' 4- and 8-bit weights.
+        plain: Sequence[DeepSpeed] = ("none",) if train.tuner == "lora" else ()
+        more: Sequence[DeepSpeed] = ("zero3", "zero2_offload", "zero3_offload") if train.quantization == "none" else ()
+        return ("zero2", *plain, *more)
     return ("none",) if train.quantization != "none" else ("none", "zero2_offload", "zero3_offload")
 
 
@@ -138,7 +146,7 @@ def _reasons(
 
     if not fits:
         return dict.fromkeys(FIELDS, f"nothing fits; the least is {need}")
-    first = plans[0].deepspeed
+    first = _zeros(train, machine)[0] if train.deepspeed == "auto" else train.deepspeed
     if plan.deepspeed != first:
         zero = f"{first} does not fit ({least(deepspeed=first)} at the least), this does: {need}"
     elif plan.deepspeed == "none":

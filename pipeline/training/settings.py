@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pipeline.machine import Machine
 from pipeline.training import deepspeed
-from pipeline.training.abilities import FLASH, precision, runs, weakest
-from pipeline.training.limits import expertless, impossible, indivisible
+from pipeline.training.abilities import EAGER, FLASH, end_to_end, precision, runs, weakest
+from pipeline.training.limits import expertless, impossible, indivisible, scored
 from pipeline.training.placement import LATER, UNKNOWN, Settle, ShapeSource, by, place
 from pipeline.training.shape import ModelShape
 from pipeline.training.spec import TrainSpec
@@ -40,18 +40,25 @@ def resolve_train(
     if train.precision == "auto":
         settle("precision", *precision(machine if train.gpus else machine.model_copy(update={"gpus": ()})))
     if train.attention == "auto":
-        settle("attention", *_attention(train, machine))
+        settle("attention", *_attention(train, machine, shape))
     flash = train.attention in FLASH
+    laid = flash and end_to_end(shape)
+    unlaid = f"ms-swift does not lay rows of {shape.model_type} end to end" if shape and flash and not laid else None
     if train.packing == "auto":
         why = "fewer padded tokens" if flash else "packing needs flash-attention (rows would see each other)"
-        settle("packing", flash, f"{train.attention}: {why}")
+        settle("packing", laid, unlaid or f"{train.attention}: {why}")
     if train.padding_free == "auto":
         why = "no padded tokens" if flash else "rows laid end to end need flash-attention"
-        settle("padding_free", flash, "part of packing" if train.packing else f"{train.attention}: {why}")
+        of_packing = "part of packing" if train.packing else unlaid
+        settle("padding_free", laid or train.packing is True, of_packing or f"{train.attention}: {why}")
     if train.liger == "auto":
         settle("liger", *_liger(train, machine, shape, source))
     elif train.liger and shape and machine.liger and shape.model_type not in machine.liger:
         problems.append(f"train.liger: liger-kernel has nothing for {shape.model_type} and would do nothing; use auto")
+    if train.liger is True and (flag := scored(train)):
+        problems.append(
+            f"train.extra_args.{flag}: needs scores that liger's fused loss does not make; set liger: false"
+        )
     place(train, machine, shape, settle, source)
     if train.overlap_comm == "auto":
         none = (False, "without DeepSpeed it has no meaning")
@@ -77,7 +84,9 @@ def accumulation(train: TrainSpec) -> int:
     return train.global_batch_size // (train.micro_batch_size * train.processes)
 
 
-def _attention(train: TrainSpec, machine: Machine) -> tuple[str, str]:
+def _attention(train: TrainSpec, machine: Machine, shape: ModelShape | None) -> tuple[str, str]:
+    if shape and shape.model_type in EAGER:
+        return "eager", f"transformers has no other attention for {shape.model_type} that works offline"
     if not train.gpus:
         return "sdpa", "flash-attention needs a GPU"
     if train.precision == "float32":
@@ -97,6 +106,8 @@ def _liger(train: TrainSpec, machine: Machine, shape: ModelShape | None, source:
         return False, "liger-kernel does not import here"
     if shape is None:
         return False, LATER if source == "absent" else UNKNOWN
+    if flag := scored(train):
+        return False, f"extra_args.{flag} needs scores that its fused loss does not make"
     if shape.model_type not in machine.liger:
         return False, f"liger-kernel has nothing for {shape.model_type or 'this model type'}"
     return True, f"liger-kernel has fused kernels for {shape.model_type}{by(source)}"

@@ -77,6 +77,8 @@ class ModelShape:
     linears: tuple[Linear, ...]
     """What `all-linear` trains."""
     model_type: str = ""
+    multimodal: bool = False
+    """It has a part for pictures or sound, too."""
     qk_norm: bool = False
     """A norm on queries and keys of each head, as in Qwen3."""
     experts: int = 0
@@ -150,6 +152,7 @@ def shape(config: Mapping[str, Any], tensors: Tensors, dtype: str | None = None)
         dtype=str(dtype or config.get("dtype") or config.get("torch_dtype") or text.get("torch_dtype") or "float32"),
         linears=_linears(tensors),
         model_type=str(config.get("model_type", "")),
+        multimodal=any(f"{kind}_config" in config for kind in ("vision", "audio")),
         qk_norm=any(".q_norm." in name for name in tensors),
         experts=experts,
         experts_per_token=int(text.get("num_experts_per_tok") or 0),

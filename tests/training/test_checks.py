@@ -185,14 +185,6 @@ def test_a_regex_of_targets_goes_by_a_flag_of_its_own():
         assert found["target_modules"] and "target_regex" not in found
 
 
-def test_fused_kernels_evaluate_one_row_at_a_time():
-    # liger makes no scores of the whole vocabulary in training, but in an evaluation it does.
-    found = words(trained(liger=True, micro_batch_size=8))
-    assert (found["per_device_train_batch_size"], found["per_device_eval_batch_size"]) == ("8", "1")
-    found = words(trained(liger=False, micro_batch_size=8))
-    assert found["per_device_eval_batch_size"] == "8"
-
-
 def test_a_dry_run_says_what_a_run_would_refuse(tmp_path, capsys):
     root = Path(__file__).parents[2]
     argv = [str(root / "recipes/w2_qwen2.5_32b.yaml"), "train", "--dry-run", "--runs-dir", str(tmp_path), "--machine"]

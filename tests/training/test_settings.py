@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.machine import Machine, read_machine
 from pipeline.recipe import ModelSpec
 from pipeline.training import memory, shape
+from pipeline.training.fit import misfit
 from pipeline.training.own_flags import FIELDS
 from pipeline.training.placement import BRIM, HEADROOM
 from pipeline.training.settings import accumulation, needs_shape, resolve_train
@@ -282,3 +284,46 @@ def test_a_global_batch_that_divides_is_named(settings, machine, multiples):
     assert problem.endswith(f"; set it to {multiples}")
     for size in multiples.split(" or "):
         assert settled(machine, SMALL, **{**settings, "global_batch_size": int(size)})[2] == []
+
+
+def test_where_main_memory_does_not_hold_a_copy_of_the_model_for_each_process():
+    """ZeRO 2 makes one at every checkpoint: 8 x 14 GiB. Plain data parallelism has as good as nothing more on the GPU."""
+    small = like(EIGHT, memory_gb=80.0).model_copy(update={"memory_gb": 100.0})
+    assert settled(like(EIGHT, memory_gb=80.0), SEVEN)[0].deepspeed == "zero2"
+    train, reasons, problems = settled(small, SEVEN)
+    assert (train.deepspeed, problems) == ("none", [])
+    assert "zero2 does not fit (more main memory than there is" in reasons["deepspeed"]
+    [problem] = misfit(SEVEN, settled(small, SEVEN, deepspeed="zero2")[0], small)
+    assert "zero2 copies at every checkpoint, in each process, about 113.5 GiB into main memory" in problem
+    assert "deepspeed: none" in problem
+
+
+@pytest.mark.parametrize(("kind", "pictures", "laid"), [
+    ("qwen3", False, True), ("gemma3", True, False), ("qwen2_5_vl", True, True), ("gpt_oss", False, False),
+])  # fmt: skip
+def test_rows_are_laid_end_to_end_where_ms_swift_can(kind: str, pictures: bool, laid: bool):
+    model = replace(SMALL, model_type=kind, multimodal=pictures)
+    train, reasons, problems = settled(RTX, model)
+    assert (train.packing, train.padding_free, problems) == (laid, laid, [])
+    assert (f"ms-swift does not lay rows of {kind} end to end" in reasons["packing"]) == (kind == "gemma3")
+    assert (train.attention == "eager") == (kind == "gpt_oss")
+    assert settled(RTX, model, packing=True, attention="flash_attention_2")[0].packing is True, "by hand it is tried"
+
+
+@pytest.mark.parametrize("extra", [
+    {"label_smoothing_factor": 0.1}, {"loss_scale": "react"}, {"enable_dft_loss": True}, {"loss_type": "x"},
+])  # fmt: skip
+def test_what_needs_all_scores_goes_without_the_fused_loss(extra: dict[str, Any]):
+    train, reasons, problems = settled(RTX, SMALL, extra_args=extra)
+    assert (train.liger, problems) == (False, [])
+    assert next(iter(extra)) in reasons["liger"]
+    [problem] = settled(RTX, SMALL, extra_args=extra, liger=True)[2]
+    assert problem.startswith(f"train.extra_args.{next(iter(extra))}: needs scores")
+    for plain in ({"loss_scale": "last_round"}, {"loss_scale": "react", "is_binary_loss_scale": True}):
+        assert settled(RTX, SMALL, extra_args=plain)[0].liger is True
+
+
+@pytest.mark.parametrize("flag", ["streaming", "disable_tqdm"])
+def test_what_would_blind_the_pipeline_is_refused(flag: str):
+    [problem] = settled(CPU, SMALL, extra_args={flag: True})[2]
+    assert problem.startswith(f"train.extra_args.{flag}: ")
