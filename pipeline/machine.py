@@ -88,9 +88,10 @@ def _gpus(env: Mapping[str, str]) -> tuple[Gpu, ...]:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
             major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-            memory = round(pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30, 1)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
+            free = round((memory.total - memory.reserved) / 2**30, 1)  # the driver keeps some for itself
             name = _text(pynvml.nvmlDeviceGetName(handle))
-            found.append((index, uuid, Gpu(name=name, memory_gb=memory, compute_capability=(major, minor))))
+            found.append((index, uuid, Gpu(name=name, memory_gb=free, compute_capability=(major, minor))))
     except pynvml.NVMLError as error:
         raise PreflightError(
             f"a GPU does not say what it is ({error}): see nvidia-smi, or give --machine FILE"

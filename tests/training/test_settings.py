@@ -71,6 +71,12 @@ CHOICES: list[tuple[Machine, ModelShape, dict[str, Any], str, bool]] = [
     (EIGHT, SEVEN, {"tuner": "full", "max_length": 1024}, "zero3", True),  # 16 bytes a weight over 8 x 24 GB
     (RTX, FOURTEEN, {"quantization": "4bit"}, "none", True),
     (like(RTX, memory_gb=16.0), SEVEN, {"max_length": 1024}, "zero3_offload", False),
+    # Long rows, whose scores liger never makes, in the evaluation neither.
+    (RTX, SEVEN, {"max_length": 8192}, "none", True),
+    (H100, LARGE, {"max_length": 8192}, "none", True),
+    (like(RTX, memory_gb=16.0), SEVEN, {"max_length": 8192, "quantization": "4bit"}, "none", True),
+    # The optimizer step under ZeRO 2 holds the gradients three times: 85 GiB.
+    (like(EIGHT, 2, memory_gb=80.0), SEVEN, {"tuner": "full", "max_length": 1024}, "zero3", False),
 ]
 
 
