@@ -15,7 +15,7 @@ from pipeline.command import Command, flags
 from pipeline.recipe import ModelSpec
 from pipeline.stage import Args, Paths, Resumption, Source, Stage
 from pipeline.stages import prepare
-from pipeline.training import adapter, curve, deepspeed, health, launch, resume, selection
+from pipeline.training import adapter, curve, deepspeed, health, launch, plugins, resume, selection
 from pipeline.training import lora as lora_targets
 from pipeline.training.proof import proof
 from pipeline.training.settings import accumulation
@@ -85,7 +85,7 @@ def stage(
         args["ddp_find_unused_parameters"] = False
     args |= model.swift_args
     args |= {**spec.extra_args, "processes": spec.processes}
-    args["external_plugins"] = [*_listed(args.get("external_plugins")), launch.LEARNABLE]
+    args["external_plugins"] = [*_listed(args.get("external_plugins")), plugins.LEARNABLE]
     # The trainer counts the best one, which it never removes, among them: it would push out one that is wanted.
     # (And at a limit of 1 it keeps the best one instead of the last.)
     limit = spec.save_total_limit + validates
@@ -173,7 +173,7 @@ def _command(stage: Stage, out: Path, deps: Paths) -> Command:
     paths: dict[str, Any] = {"model": str(deps["model"]), "dataset": str(prepare.train_file(deps["data"]))}
     if args["eval_strategy"] != "no":
         paths["val_dataset"] = str(prepare.val_file(deps["data"]))
-    told, files = launch.with_plugins(out, args, stage.plumbing)
+    told, files = plugins.with_plugins(out, args, stage.plumbing)
     if "deepspeed" in args:
         files[out / DEEPSPEED] = json.dumps(args["deepspeed"], indent=2) + "\n"
         told["deepspeed"] = str(out / DEEPSPEED)
@@ -215,6 +215,7 @@ def _gather(wanted: Sequence[int], limit: int, out: Path, _deps: Paths) -> None:
             path.rename(checkpoint(out, step))
     for step in here - needed - set(newest):
         shutil.rmtree(checkpoint(out, step))
+    plugins.forget(out)
     if best is not None and checkpoint(out, best).is_dir():
         checkpoint(out, "best").unlink(missing_ok=True)
         checkpoint(out, "best").symlink_to(checkpoint(out, best).name)

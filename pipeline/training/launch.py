@@ -2,47 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from pipeline.stage import CPU_ENV, Args
+from pipeline.stage import CPU_ENV
+from pipeline.training.plugins import NO_KERNELS
 from pipeline.training.spec import TrainSpec
 
 OFFLOAD_THREADS = "4"
 """For each GPU's process; machines with several GPUs have at least that many cores for each."""
-
-NO_KERNELS = "no_kernels.py"
-LEARNABLE = "learnable_rows.py"
-PLUGINS = {
-    NO_KERNELS: """\
-# On CPUs DeepSpeed 0.19.8 compiles a kernel at its first start (an all-reduce for inference): a minute or more, and no
-# start without a compiler. With this, deepspeed.comm finds no kernel that it could build, and does without.
-import deepspeed.ops
-
-deepspeed.ops.__compatible_ops__ = {}
-""",
-    LEARNABLE: """\
-# ms-swift 4.6.0 keeps rows of which max_length leaves nothing to learn: their prompt alone is longer. Alone in a batch
-# the loss of one is a mean over no token, NaN. Here they are left out, like rows that swift cannot encode.
-from swift.template import MaxLengthError, Template
-
-encode = Template._encode_truncated
-
-
-def encode_learnable(self, inputs):
-    encoded = encode(self, inputs)
-    labels = encoded.get("labels") if self.is_training and isinstance(encoded, dict) else None
-    if labels is not None:
-        weights = encoded.get("loss_scale") or [1.0] * len(labels)
-        if not any(label != -100 and weight for label, weight in list(zip(labels, weights))[1:]):
-            raise MaxLengthError("no token of this row is learned")
-    return encoded
-
-
-Template._encode_truncated = encode_learnable
-""",
-}
-"""Files that every process imports before it loads the model, by `external_plugins`."""
 
 
 def environment(train: TrainSpec) -> dict[str, str]:
@@ -83,11 +50,3 @@ def plumbing(train: TrainSpec) -> dict[str, Any]:
         **({"ddp_backend": "gloo"} if cpu and train.processes > 1 else {}),
         **({"external_plugins": [NO_KERNELS]} if cpu and train.deepspeed != "none" else {}),
     }
-
-
-def with_plugins(out: Path, args: Args, plumbing: Args) -> tuple[dict[str, Any], dict[Path, str]]:
-    """Both with our plugins as files in `out`, beside the recipe's own; and the texts of those files."""
-    names = [*args.get("external_plugins", ()), *plumbing.get("external_plugins", ())]
-    files = {out / name: PLUGINS[name] for name in names if name in PLUGINS}
-    words = [str(out / name) if name in PLUGINS else name for name in names]
-    return {**args, **plumbing, "external_plugins": words}, files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.training import launch
+from pipeline.training import launch, plugins
 from pipeline.training.spec import TrainSpec
 
 
@@ -64,15 +65,15 @@ def test_several_nodes_meet_where_their_environment_says() -> None:
 @pytest.mark.parametrize("train", [{}, {"cpu_processes": 2, "deepspeed": "zero2"}, {"gpus": 2, "deepspeed": "zero2"}])
 def test_our_plugins_are_files_of_the_attempt_behind_those_of_the_recipe(train: dict[str, Any]) -> None:
     out = Path("attempt")
-    own = [launch.LEARNABLE, *([launch.NO_KERNELS] if "cpu_processes" in train else [])]
-    told, files = launch.with_plugins(out, {"external_plugins": ["a.py", own[0]]}, launch.plumbing(spec(**train)))
+    own = [plugins.LEARNABLE, *([plugins.NO_KERNELS] if "cpu_processes" in train else [])]
+    told, files = plugins.with_plugins(out, {"external_plugins": ["a.py", own[0]]}, launch.plumbing(spec(**train)))
     assert told["external_plugins"] == ["a.py", *(str(out / name) for name in own)]
-    assert files == {out / name: launch.PLUGINS[name] for name in own}
+    assert files == {out / name: plugins.PLUGINS[name] for name in own}
 
 
-@pytest.mark.parametrize("name", launch.PLUGINS)
+@pytest.mark.parametrize("name", plugins.PLUGINS)
 def test_a_plugin_is_python(name: str) -> None:
-    compile(launch.PLUGINS[name], name, "exec")
+    compile(plugins.PLUGINS[name], name, "exec")
 
 
 WORKER = """
@@ -110,3 +111,14 @@ def test_two_trainings_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
     assert [process.returncode for process in both] == [0, 0], "\n".join(err[-2000:] for _, err in said)
     sums = [[line for line in out.splitlines() if line.startswith("SUM")] for out, _ in said]
     assert sums == [["SUM 2.0 127.0.0.1"] * 2, ["SUM 20.0 127.0.0.1"] * 2]
+
+
+def test_an_adapter_does_not_ask_for_them_once_it_is_trained(tmp_path: Path) -> None:
+    """ms-swift loads what args.json names whenever it loads the adapter."""
+    (tmp_path / "checkpoint-4").mkdir()
+    for folder in (tmp_path, tmp_path / "checkpoint-4"):
+        mine = [str(folder / name) for name in plugins.PLUGINS]
+        (folder / "args.json").write_text(json.dumps({"external_plugins": ["own/rows.py", *mine], "lora_rank": 8}))
+    plugins.forget(tmp_path)
+    for folder in (tmp_path, tmp_path / "checkpoint-4"):
+        assert json.loads((folder / "args.json").read_text()) == {"external_plugins": ["own/rows.py"], "lora_rank": 8}
