@@ -27,7 +27,7 @@ KEPT = (
 
 # Kind, what a log's end says, the cause in words; most telling first. torchrun turns every death into status 1.
 CAUSES = (
-    ("shm", r"/shm/nccl\S*.*(No space left on device|Error while creating shared memory)",
+    ("shm", r"Error while creating shared memory segment \S*nccl|/shm/nccl.*No space left on device",
      "NCCL found no room in /dev/shm: start the container with --ipc=host or a larger --shm-size"),
     (MEMORY, r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|"
      r"Cuda failure 2 'out of memory'",

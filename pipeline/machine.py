@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -73,6 +73,7 @@ def probe(env: Mapping[str, str] = os.environ) -> Machine:  # noqa: TID251 - the
 
 
 def _gpus(env: Mapping[str, str]) -> tuple[Gpu, ...]:
+    visible = env.get("CUDA_VISIBLE_DEVICES")
     try:
         import pynvml
     except ImportError:
@@ -81,10 +82,9 @@ def _gpus(env: Mapping[str, str]) -> tuple[Gpu, ...]:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return ()
-    visible = env.get("CUDA_VISIBLE_DEVICES")
     found = []
     try:
-        for index in range(pynvml.nvmlDeviceGetCount()):
+        for index in _asked(visible, pynvml.nvmlDeviceGetCount()):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
             major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
@@ -103,6 +103,13 @@ def _gpus(env: Mapping[str, str]) -> tuple[Gpu, ...]:
             f"CUDA_VISIBLE_DEVICES={visible}: parts of a GPU (MIG) do not say what they have; do it with --machine FILE"
         )
     return tuple(gpu for _, _, gpu in _visible(found, visible))
+
+
+def _asked(visible: str | None, count: int) -> Iterator[int]:
+    """Those that may be chosen: one that is hidden by its number may be broken."""
+    tokens = None if visible is None else [token.strip() for token in visible.split(",")]
+    numbers = tokens is not None and all(token.isdigit() or not token for token in tokens)
+    yield from (index for index in range(count) if not numbers or str(index) in (tokens or ()))
 
 
 def _visible(found: list[tuple[int, str, Gpu]], visible: str | None) -> list[tuple[int, str, Gpu]]:

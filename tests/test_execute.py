@@ -98,6 +98,23 @@ def test_output_without_newlines_does_not_fill_the_memory() -> None:
     ("status", "line", "cause"),
     [
         (1, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "GPU memory ran out"),
+        (1, "torch.AcceleratorError: CUDA error: out of memory", "GPU memory ran out"),
+        (
+            1,
+            "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "GPU memory ran out",
+        ),
+        (1, "ncclUnhandledCudaError: Cuda failure 2 'out of memory'", "GPU memory ran out"),
+        (
+            1,
+            "NCCL WARN Error while creating shared memory segment /dev/shm/nccl-Xa (size 9637888)",
+            "no room in /dev/shm",
+        ),
+        (
+            1,
+            "NCCL WARN Call to posix_fallocate failed: /dev/shm/nccl-Xa: No space left on device",
+            "no room in /dev/shm",
+        ),
         (1, "OSError: [Errno 28] No space left on device", "the disk is full"),
         (1, "safetensors_rust.SafetensorError: Error while deserializing header", "a weight file is cut or damaged"),
         (1, "RuntimeError: NCCL error: unhandled system error", "NCCL"),

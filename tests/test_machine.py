@@ -69,6 +69,19 @@ def test_a_gpu_that_does_not_answer_has_a_name_and_a_remedy(nvml: SimpleNamespac
         machine._gpus({})
 
 
+def test_a_broken_gpu_that_nobody_asked_for_is_left_alone(nvml: SimpleNamespace) -> None:
+    def lost(index: int) -> int:
+        if index == 0:
+            raise NVMLError("GPU is lost")
+        return index
+
+    nvml.nvmlDeviceGetHandleByIndex = lost
+    assert [gpu.name for gpu in machine._gpus({"CUDA_VISIBLE_DEVICES": "1"})] == ["card 1"]
+    assert machine._gpus({"CUDA_VISIBLE_DEVICES": ""}) == ()
+    with pytest.raises(PreflightError, match="GPU is lost"):
+        machine._gpus({"CUDA_VISIBLE_DEVICES": "1,0"})
+
+
 def test_parts_of_a_gpu_are_not_taken_for_no_gpu(nvml: SimpleNamespace) -> None:
     """With `gpus: auto` that would be a training on the CPU."""
     with pytest.raises(PreflightError, match=r"CUDA_VISIBLE_DEVICES=MIG-1234: .*--machine"):

@@ -123,6 +123,22 @@ TRAINING_REMARKS = {
         "计划：train.epochs：{rows} 行，每批 {batch}，一共只有 {n} 个优化步；请设 {ways}；"
         "若确实只要这么少，给出 max_steps"
     ),
+    "plan: train.max_length: {tokens} tokens leave nothing to learn of {n} of {total} rows ({share}); raise it": (
+        "计划：train.max_length：{tokens} 个词元使 {total} 行中的 {n} 行（{share}）没有可学的内容；请调大"
+    ),
+    "plan: train.max_length: {tokens} tokens leave nothing to learn of about {n} of {total} rows ({share}); raise it": (
+        "计划：train.max_length：{tokens} 个词元使 {total} 行中约 {n} 行（{share}）没有可学的内容；请调大"
+    ),
+    "plan: train.max_length: {tokens} tokens with truncation: delete drops {n} of {total} rows ({share}); raise it, "
+    "or set truncation: right": (
+        "计划：train.max_length：truncation: delete 时 {tokens} 个词元会丢弃 {total} 行中的 {n} 行（{share}）；"
+        "请调大，或设 truncation: right"
+    ),
+    "plan: train.max_length: {tokens} tokens with truncation: delete drops about {n} of {total} rows ({share}); raise "
+    "it, or set truncation: right": (
+        "计划：train.max_length：truncation: delete 时 {tokens} 个词元会丢弃 {total} 行中约 {n} 行（{share}）；"
+        "请调大，或设 truncation: right"
+    ),
     "plan: max_steps: {n} steps go {times} times over the data": "计划：max_steps：{n} 步相当于遍历数据 {times} 次",
     "plan: the model's files do not say enough of its shape: memory and time are not estimated": (
         "计划：模型文件不足以说明其结构：未估计内存与用时"

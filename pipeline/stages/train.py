@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from pipeline.command import Command, flags
 from pipeline.recipe import ModelSpec
 from pipeline.stage import Args, Paths, Resumption, Source, Stage
 from pipeline.stages import prepare
-from pipeline.training import adapter, curve, deepspeed, health, launch, plugins, resume, selection
+from pipeline.training import curve, deepspeed, health, keep, launch, plugins, resume
 from pipeline.training import lora as lora_targets
 from pipeline.training.proof import proof
 from pipeline.training.settings import accumulation
@@ -91,6 +90,9 @@ def stage(
     limit = spec.save_total_limit + validates
     # While it trains, one from before the step at which it may turn out to have gone bad; the rest goes at the end.
     lag = health.lag(spec.logging_steps) if spec.health.diverged == "stop" else 0
+    held = max(
+        limit, -(-lag // spec.save_steps) + 1 + (spec.save_steps < lag)
+    )  # one more may be saved while it is ended
     return Stage(
         name="train",
         program=("swift", "sft"),
@@ -98,7 +100,7 @@ def stage(
         plumbing={
             **launch.plumbing(spec),
             "save_steps": spec.save_steps,
-            "save_total_limit": max(limit, lag // spec.save_steps + 2),
+            "save_total_limit": held,
             # When asked, all processes end the step, save and stop, at the same step.
             "callbacks": [*_listed(args.get("callbacks")), GRACEFUL],
             "logging_steps": spec.logging_steps,
@@ -115,7 +117,7 @@ def stage(
         gpus=spec.gpus,
         progress=_progress,
         resume=partial(_resume, args, spec),
-        finish=partial(_gather, tuple(wanted), limit),
+        finish=partial(keep.gather, tuple(wanted), limit),
         verdict=partial(_kept, tuple(wanted)),
         watch=partial(TrainingWatch, spec=spec.health),
         grace_s=GRACE_S,
@@ -190,35 +192,6 @@ def _resume(args: Args, spec: TrainSpec, attempts: Sequence[Path]) -> Resumption
     if way.checkpoint is None:
         return Resumption({}, (*remarks, "no checkpoint to go on from: from the beginning") if remarks else ())
     return Resumption({"resume_from_checkpoint": str(way.checkpoint)}, remarks)
-
-
-def _gather(wanted: Sequence[int], limit: int, out: Path, _deps: Paths) -> None:
-    """Keep the checkpoints that are wanted, the best one, which gets a link, and the newest until there are `limit`.
-
-    An earlier, interrupted attempt's are brought to those of the attempt that went on from them; behind the step it
-    went on from, an earlier attempt is no part of the training.
-    """
-    best = selection.best_step(checkpoint(out))
-    begun = curve.went_on_from(out) or 0
-    here = {step for path in out.glob("checkpoint-*") if (step := resume.step(path)) > 0}
-    before = {
-        step for attempt in earlier(out) for path in attempt.glob("checkpoint-*") if (step := resume.step(path)) > 0
-    }
-    there = here | {step for step in before if step <= begun}
-    needed = {*wanted, *([] if best is None else [best]), max(there, default=0)} & there
-    newest = sorted(there - needed, reverse=True)[: max(0, limit - len(needed))]
-    for step in (there - here) & {*needed, *newest}:
-        # Of several the newest: the training went back behind the others.
-        found = [checkpoint(attempt, step) for attempt in reversed(earlier(out))]
-        whole = (path for path in found if path.is_dir() and not adapter.checkpoint_problem(path))
-        if path := next(whole, None):
-            path.rename(checkpoint(out, step))
-    for step in here - needed - set(newest):
-        shutil.rmtree(checkpoint(out, step))
-    plugins.forget(out)
-    if best is not None and checkpoint(out, best).is_dir():
-        checkpoint(out, "best").unlink(missing_ok=True)
-        checkpoint(out, "best").symlink_to(checkpoint(out, best).name)
 
 
 def _listed(value: object) -> list[object]:

@@ -32,7 +32,7 @@ def elsewhere(stages: Iterable[Stage], store: Store) -> Iterator[str]:
         folder = store.folder(stage)
         if stage.name == "train" and not (folder / "stage.json").exists():
             places = {role: str(store.place(dep)) for role, dep in stage.deps.items()}
-            yield from resume.elsewhere(folder, stage.args, places)
+            yield from resume.elsewhere(folder, stage.args, places, stage.version)
 
 
 def misfits(train: TrainSpec, machine: Machine, found: Located) -> list[str]:

@@ -60,20 +60,23 @@ class Divergence:
         return f"{self.words}\n{self.remedy}"
 
 
-def diverged(points: Sequence[Point], *, fp16: bool = False, ended: bool = False, since: int = 0) -> Divergence | None:
+def diverged(
+    points: Sequence[Point], *, fp16: bool = False, ended: bool = False, since: int = 0, best: float | None = None
+) -> Divergence | None:
     """NaN or infinity in loss or gradient norm, or a loss that stays far above its best; None if all is well.
 
     `points` are of the whole training (`curve.stitch`). Under fp16 a norm that is not finite is normal in single steps,
     see `OVERFLOWS`; once the training has `ended`, it is not if there never was a finite one. Points before the index
-    `since` are taken for good: they only tell how good the loss has been.
+    `since` are taken for good: they only tell how good the loss has been, where that is not given (`best`).
     """
-    found = [_not_finite(points, since, fp16=fp16, ended=ended), _exploded(points, since)]
+    found = [_not_finite(points, since, fp16=fp16, ended=ended), _exploded(points, since, best)]
     return min((one for one in found if one), key=lambda one: one.step, default=None)
 
 
 def lag(logging_steps: int) -> int:
-    """Steps after a first bad one within which `diverged` tells."""
-    return max(_WINDOW, OVERFLOWS, (_SUSTAINED - 1) * logging_steps + 1)
+    """Steps from the last good one that was logged to the one at which `diverged` tells of what came then."""
+    spans = -(-max(_WINDOW - 1, OVERFLOWS - 1, (_SUSTAINED - 1) * logging_steps) // logging_steps)
+    return (spans + 1) * logging_steps
 
 
 def good_until(points: Sequence[Point], *, fp16: bool = False) -> float:
@@ -122,9 +125,17 @@ def _scaling(points: Sequence[Point], run: Sequence[int]) -> Divergence:
     )
 
 
-def _exploded(points: Sequence[Point], since: int) -> Divergence | None:
-    losses = [(index, point["step"], point["loss"]) for index, point in enumerate(points) if "loss" in point]
-    best, start = math.inf, 0
+def best_level(points: Sequence[Point]) -> float:
+    """The lowest median of a few logged losses in a row; infinite where there are too few."""
+    losses = [point["loss"] for point in points if math.isfinite(point.get("loss", math.nan))]
+    whole = range(0, len(losses) - _LEVEL + 1, _LEVEL)
+    return min((statistics.median(losses[start : start + _LEVEL]) for start in whole), default=math.inf)
+
+
+def _exploded(points: Sequence[Point], since: int, known: float | None) -> Divergence | None:
+    seen = range(0 if known is None else since, len(points))
+    losses = [(index, points[index]["step"], points[index]["loss"]) for index in seen if "loss" in points[index]]
+    best, start = math.inf if known is None else known, 0
     for place, (index, step, loss) in enumerate(losses):
         limit = min(best + RISEN, HOPELESS)
         if index < since or best == math.inf or not loss > limit:

@@ -10,6 +10,8 @@ from pipeline.training.lora import targets
 from pipeline.training.shape import ModelShape
 from pipeline.training.spec import TrainSpec
 
+_BINARY = frozenset(("default", "all", "last_round", "base", "ignore_empty_think", "ignore_think_prefix"))
+"""Values of loss_scale that leave tokens out, and weigh none (swift/loss_scale/mapping.py)."""
 _BLIND = {
     "streaming": "the rows are local files, and their number decides about steps, tokens and the plan",
     "disable_tqdm": "the progress bar is what shows that a long evaluation does not hang",
@@ -60,12 +62,16 @@ def scored(train: TrainSpec) -> str | None:
     liger's fused loss then does nothing, and the first evaluation ends in an error: transformers asks it for no scores,
     and without labels there is no loss, either (swift/trainers/seq2seq_trainer.py, compute_loss).
     """
+    given = train.extra_args
     for flag in ("label_smoothing_factor", "enable_dft_loss", "enable_channel_loss", "loss_type"):
-        if train.extra_args.get(flag):
+        if given.get(flag):
             return flag
-    binary = train.extra_args.get("is_binary_loss_scale") is True
-    plain = train.extra_args.get("loss_scale", "default") in ("default", "all", "last_round", "ignore_empty_think")
-    return None if plain or binary else "loss_scale"
+    if int(str(given.get("sequence_parallel_size", 1))) > 1:
+        return "sequence_parallel_size"
+    if "is_binary_loss_scale" in given:
+        return None if given["is_binary_loss_scale"] is True else "is_binary_loss_scale"
+    weights = str(given.get("loss_scale", "default")).split("+")
+    return None if _BINARY.issuperset(weights) else "loss_scale"
 
 
 def expertless(train: TrainSpec, shape: ModelShape | None) -> Iterator[str]:

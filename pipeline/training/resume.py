@@ -39,6 +39,8 @@ def newest_checkpoint(
     published goes back one checkpoint.
     """
     settings = args or {}
+    # One that died before its first step changed nothing.
+    attempts = [path for path in attempts if (path / LOG).exists() or any(path.glob("checkpoint-*"))]
     found = [path for attempt in attempts for path in attempt.glob("checkpoint-*") if step(path) > 0]
     # Of two of the same step the later attempt's; attempts come oldest first.
     order = {attempt: number for number, attempt in enumerate(attempts)}
@@ -66,12 +68,12 @@ def set_rhythm(checkpoint: Path, steps: Mapping[str, int]) -> None:
 
 WORLD = frozenset(
     "processes gradient_accumulation_steps per_device_train_batch_size per_device_eval_batch_size deepspeed "
-    "ddp_find_unused_parameters gradient_checkpointing".split()
+    "ddp_find_unused_parameters gradient_checkpointing torch_dtype".split()
 )
 """Settings of a training that another number of processes changes by itself."""
 
 
-def elsewhere(folder: Path, args: Mapping[str, Any], deps: Mapping[str, str]) -> Iterator[str]:
+def elsewhere(folder: Path, args: Mapping[str, Any], deps: Mapping[str, str], version: int = 1) -> Iterator[str]:
     """Why a training in `folder`, that has not begun, should not begin: it has, with another number of processes.
 
     ms-swift goes on from a checkpoint with as many processes as have saved it. To begin anew without a word would throw
@@ -84,12 +86,12 @@ def elsewhere(folder: Path, args: Mapping[str, Any], deps: Mapping[str, str]) ->
         if other == folder or (other / "result.json").exists() or made < 1:
             continue
         before = told.get("args", {})
-        same = told.get("deps") == dict(deps) and _but_world(before) == wanted
+        same = (told.get("deps"), told.get("version", 1), _but_world(before)) == (dict(deps), version, wanted)
         if same and before.get("processes") != args["processes"]:
             yield (
                 f"train: {other} has {made} steps of this training, with {before.get('processes')} processes, "
                 f"not {args['processes']}: show as many GPUs (or set train.gpus, cpu_processes, nodes) to go on from "
-                "there, or delete that folder to begin anew"
+                "there, or delete that folder, if nothing is training in it, to begin anew"
             )
 
 

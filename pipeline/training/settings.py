@@ -75,6 +75,7 @@ def needs_shape(train: TrainSpec, machine: Machine) -> bool:
     asked: list[object] = [train.micro_batch_size, train.gradient_checkpointing]
     asked += [train.deepspeed] if machine.system == "Linux" else []
     asked += [train.liger] if machine.liger else []
+    asked += [train.attention, train.packing, train.padding_free] if machine.flash_attention else []
     return "auto" in asked
 
 
@@ -85,10 +86,10 @@ def accumulation(train: TrainSpec) -> int:
 
 
 def _attention(train: TrainSpec, machine: Machine, shape: ModelShape | None) -> tuple[str, str]:
-    if shape and shape.model_type in EAGER:
-        return "eager", f"transformers has no other attention for {shape.model_type} that works offline"
     if not train.gpus:
         return "sdpa", "flash-attention needs a GPU"
+    if shape and shape.model_type in EAGER:
+        return "eager", f"transformers has no other attention for {shape.model_type} that works offline"
     if train.precision == "float32":
         return "sdpa", "flash-attention computes in 16 bit only"
     flash = next((name for name in FLASH if runs(name, machine)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ class TrainingWatch:
         self._fp16 = False
         self._points = curve.stitched(earlier(out))
         self._offset = 0
+        self._since, self._best = 0, math.inf
         self._fresh = True  # nothing of this attempt yet
         self._total: int | None = None
         self._last: tuple[float, float] | None = None  # (seconds, step) of the newest record
@@ -79,8 +81,11 @@ class TrainingWatch:
         if not (new or ended) or self._fresh:
             return
         if self._wanted("diverged", self._spec.diverged):
-            since = 0 if ended else max(0, len(self._points) - new - _BACK)
-            found = health.diverged(self._points, fp16=self._fp16, ended=ended, since=since)
+            while len(self._points) - self._since - new >= 2 * _BACK:  # a long curve is not gone through at every look
+                done = self._points[self._since : self._since + _BACK]
+                self._best, self._since = min(self._best, health.best_level(done)), self._since + _BACK
+            since, best = (0, None) if ended else (self._since, self._best)
+            found = health.diverged(self._points, fp16=self._fp16, ended=ended, since=since, best=best)
             if found:
                 yield self._tell("diverged", self._spec.diverged, f"{self._out / curve.LOG}: {found}")
         if self._wanted("flat", self._spec.flat):

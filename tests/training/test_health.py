@@ -191,6 +191,40 @@ def test_what_is_seen_live_from_the_last_points_is_what_all_of_them_say(
     assert any(live) == bool(whole)
 
 
+@pytest.mark.parametrize("logging_steps", [1, 2, 5, 7, 10, 50])
+@pytest.mark.parametrize("bad_at", [601, 604, 649])
+def test_how_late_an_explosion_is_told_at_the_latest(logging_steps: int, bad_at: int) -> None:
+    every = range(logging_steps, 2000, logging_steps)
+    curve_ = [{"step": step, "loss": 2.0 if step < bad_at else 9.0} for step in every if step > 0]
+    ends = range(1, len(curve_) + 1)
+    told = next(end for end in ends if health.diverged(curve_[:end]))
+    found = health.diverged(curve_[:told])
+    assert found
+    assert curve_[told - 1]["step"] - found.good_until <= health.lag(logging_steps)
+
+
+def test_a_long_curve_is_judged_by_its_end_and_its_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says the same as all of it."""
+    bench, seen = Bench(tmp_path / "attempts" / "1", flat="off"), []
+    judge = health.diverged
+
+    def noted(points_: Any, *, since: int, best: float, **words: Any) -> Any:
+        seen.append((len(points_) - since, best))
+        return judge(points_, since=since, best=best, **words)
+
+    monkeypatch.setattr(health, "diverged", noted)
+    for step in range(1, 1001):
+        bench.log(step, loss=1.0 if 300 < step < 320 else 4.0 if step < 990 else 4.5)
+        assert bench.look(1) == []
+    assert max(length for length, _ in seen) <= 2 * 100 + 1
+    assert seen[-1][1] == 1.0, "of 700 steps ago"
+    found = []
+    for step in range(1001, 1030):
+        bench.log(step, loss=4.5)
+        found += bench.look(1)
+    assert [trouble.stop for trouble in found] == [True]
+
+
 # ---- flat, slow
 
 

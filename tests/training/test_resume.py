@@ -258,7 +258,8 @@ def test_an_attempt_that_began_when_it_was_bad_already_is_no_fresh_beginning(tmp
             checkpoint(tmp_path / attempt, at)
     written(tmp_path / "1", {step: 2.0 if step <= 20 else 9.0 for step in range(1, 31)})
     written(tmp_path / "2", dict.fromkeys(range(31, 51), 9.0), begun=30)
-    attempts = [tmp_path / "1", tmp_path / "2"]
+    (tmp_path / "1a").mkdir()  # died before ms-swift had written a word
+    attempts = [tmp_path / "1", tmp_path / "1a", tmp_path / "2"]
     assert resume.newest_checkpoint(attempts[:1]).checkpoint == tmp_path / "1" / "checkpoint-30", "too early to tell"
     way = resume.newest_checkpoint(attempts)
     assert way.checkpoint == tmp_path / "1" / "checkpoint-20"
@@ -310,7 +311,9 @@ def test_a_training_that_has_begun_with_more_processes_is_not_begun_anew_without
     [problem] = resume.elsewhere(mine, now, deps)
     assert f"{other} has 120 steps of this training, with 8 processes, not 4" in problem
     assert not list(resume.elsewhere(mine, args | {"gradient_accumulation_steps": 1}, deps)), "set so by hand"
+    assert list(resume.elsewhere(mine, now | {"torch_dtype": "float32"}, deps)), "without DeepSpeed held in float32"
     assert not list(resume.elsewhere(mine, now | {"learning_rate": 1e-5}, deps)), "another training"
+    assert not list(resume.elsewhere(mine, now, deps, version=2)), "made by other code of ours"
     assert not list(resume.elsewhere(mine, now, deps | {"data": "others"}))
     assert not list(resume.elsewhere(other, now, deps))
     (other / "result.json").touch()

@@ -20,7 +20,7 @@ from pipeline.recipe import ExportSpec, ModelSpec
 from pipeline.sources import digest, weight_problems
 from pipeline.stage import Source, Stage
 from pipeline.stages import export, train
-from pipeline.training import selection, whole
+from pipeline.training import keep, selection, whole
 from tests.bin import fake_tools
 from tests.training.checkpoints import checkpoint
 from tests.worlds import World, build, wait_for
@@ -157,7 +157,7 @@ def test_of_two_attempts_with_the_best_the_newer_ones_is_taken(tmp_path: Path) -
     (tmp_path / "12" / "last-checkpoint").symlink_to("checkpoint-8")
     args = {"resume_from_checkpoint": str(tmp_path / "11" / "checkpoint-4")}
     (tmp_path / "12" / "args.json").write_text(json.dumps(args))
-    train._gather((), 3, tmp_path / "12", {})
+    keep.gather((), 3, tmp_path / "12", {})
     assert (tmp_path / "12" / "best-checkpoint" / "note.txt").read_text() == "11"
 
 
@@ -179,7 +179,7 @@ def test_what_lies_behind_the_way_back_is_not_brought_along(tmp_path: Path, limi
         "resume_from_checkpoint": str(tmp_path / "2" / "checkpoint-6")
     }  # checkpoint-7 is not whole, or had diverged
     (tmp_path / "3" / "args.json").write_text(json.dumps(args))
-    train._gather((), limit, tmp_path / "3", {})
+    keep.gather((), limit, tmp_path / "3", {})
     found = {int(path.name.split("-")[1]): path for path in (tmp_path / "3").glob("checkpoint-*")}
     assert sorted(found) == kept
     assert limit == 1 or (found[6] / "note.txt").read_text() == "2"

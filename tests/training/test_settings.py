@@ -206,11 +206,16 @@ def test_when_a_model_has_to_be_looked_at():
         "gradient_checkpointing": True,
         "deepspeed": "none",
         "liger": False,
+        "attention": "sdpa",
+        "packing": False,
+        "padding_free": False,
     }
     assert not needs_shape(TrainSpec(**by_hand), RTX)
     for field in by_hand:
         assert needs_shape(TrainSpec(**{**by_hand, field: "auto"}), RTX), field
-    assert not needs_shape(TrainSpec(**{**by_hand, "liger": "auto"}), RTX.model_copy(update={"liger": ()}))
+    bare = RTX.model_copy(update={"liger": (), "flash_attention": ()})
+    assert not needs_shape(TrainSpec(**{**by_hand, "liger": "auto"}), bare)
+    assert not needs_shape(TrainSpec(**{**by_hand, "packing": "auto"}), bare)
 
 
 @pytest.mark.parametrize("flag", sorted(FIELDS))
@@ -318,6 +323,7 @@ def test_rows_are_laid_end_to_end_where_ms_swift_can(kind: str, pictures: bool, 
 
 @pytest.mark.parametrize("extra", [
     {"label_smoothing_factor": 0.1}, {"loss_scale": "react"}, {"enable_dft_loss": True}, {"loss_type": "x"},
+    {"is_binary_loss_scale": False}, {"sequence_parallel_size": 2},
 ])  # fmt: skip
 def test_what_needs_all_scores_goes_without_the_fused_loss(extra: dict[str, Any]):
     train, reasons, problems = settled(RTX, SMALL, extra_args=extra)
@@ -325,7 +331,10 @@ def test_what_needs_all_scores_goes_without_the_fused_loss(extra: dict[str, Any]
     assert next(iter(extra)) in reasons["liger"]
     [problem] = settled(RTX, SMALL, extra_args=extra, liger=True)[2]
     assert problem.startswith(f"train.extra_args.{next(iter(extra))}: needs scores")
-    for plain in ({"loss_scale": "last_round"}, {"loss_scale": "react", "is_binary_loss_scale": True}):
+    for plain in (
+        {"loss_scale": "last_round"}, {"loss_scale": "react", "is_binary_loss_scale": True}, {"sequence_parallel_size": 1},
+        {"loss_scale": "default+ignore_empty_think"}, {"loss_scale": "ignore_think_prefix"},
+    ):  # fmt: skip
         assert settled(RTX, SMALL, extra_args=plain)[0].liger is True
 
 
