@@ -16,7 +16,7 @@ from pipeline.machine import Machine
 from pipeline.recipe import DialogueSpec, ExportSpec, ModelSpec, Recipe
 from pipeline.suite_names import settle
 from pipeline.suites import EvalSpec
-from pipeline.training.abilities import precision
+from pipeline.training.abilities import FLASH, precision, runs
 from pipeline.training.placement import ShapeSource
 from pipeline.training.settings import resolve_train
 from pipeline.training.shape import ModelShape
@@ -92,6 +92,14 @@ def _placed(
         value, why = precision(machine.model_copy(update={"gpus": ()}) if on_cpu else machine)
         new["precision"] = value
         choices.append(Choice(f"{where}.precision", value, why))
+    asked = getattr(spec, "attention", "auto")
+    if asked in FLASH:
+        if new.get("device", spec.device) == "cpu" or not runs(asked, machine):
+            problems.append(f"{where}.attention: {asked} does not import or run on this machine; leave it at auto")
+        elif new.get("precision", spec.precision) == "float32":
+            problems.append(
+                f"{where}.attention: {asked} computes in 16 bit, but precision is float32; leave it at auto"
+            )
     return new
 
 

@@ -49,7 +49,7 @@ class EvalBase(Section):
     backend: Literal["hf", "vllm"] = "hf"
     """What runs a local model. A model given by `url` is asked over its API whatever stands here."""
     batch_size: Auto | Annotated[int, Field(ge=1)] = 8
-    """`auto`: 16, and half of it again after each out-of-memory."""
+    """Half of it again after each out-of-memory, but for a number that stands in the recipe; `auto` starts with 16."""
     attention: Auto | Literal["sdpa", "eager", "flash_attention_2"] = "auto"
     """Attention implementation of a local model; `auto` leaves it to the harness."""
     chat_template: bool | None = None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from pipeline import endpoint as served
@@ -23,11 +24,11 @@ from pipeline.endpoint import Endpoint
 from pipeline.errors import PreflightError
 from pipeline.execute import Executor, Work
 from pipeline.harnesses import HARNESSES, lm_eval_read
-from pipeline.machine import Machine
+from pipeline.machine import Gpu, Machine
 from pipeline.plan import plan
 from pipeline.preflight import check
 from pipeline.recipe import ModelSpec, Recipe
-from pipeline.resolve import resolve
+from pipeline.resolve import _placed, resolve
 from pipeline.results import Sample
 from pipeline.signals import Halt
 from pipeline.sources import digest
@@ -82,7 +83,10 @@ def value(words: list[str], flag: str) -> Any:
         ({"batch_size": 4}, "batch_size", "4"),
         ({"batch_size": "auto"}, "batch_size", "16"),
         ({"seed": 7}, "seed", "7"),
-        ({"precision": "bfloat16"}, "model_args", {"pretrained": "in/model", "dtype": "bfloat16"}),
+        ({"precision": "bfloat16"}, "model_args",
+         {"pretrained": "in/model", "dtype": "bfloat16", "softmax_dtype": "float32"}),
+        ({"precision": "float16", "model_args": {"softmax_dtype": "float16"}}, "model_args",
+         {"pretrained": "in/model", "dtype": "float16", "softmax_dtype": "float16"}),
     ],
 )  # fmt: skip
 def test_a_setting_reaches_lm_eval(fields: dict[str, Any], flag: str, expected: Any) -> None:
@@ -102,6 +106,8 @@ def test_a_setting_reaches_lm_eval(fields: dict[str, Any], flag: str, expected: 
         ({"batch_size": 4}, "eval-batch-size", "4"),
         ({"batch_size": "auto"}, "eval-batch-size", "16"),
         ({"seed": 7}, "seed", "7"),
+        ({"device": "cuda"}, "model-args", {"device_map": "cuda:0", "precision": "torch.float32"}),
+        ({"device": "cuda", "gpus": 2}, "model-args", {"device_map": "auto", "precision": "torch.float32"}),
         ({"judge": {"url": "https://judge/v1", "model": "j"}}, "judge",
          {"models": [{"model_id": "j", "api_url": "https://judge/v1"}]}),
     ],
@@ -129,11 +135,64 @@ def test_a_suite_overrides_the_recipes_chat_template(make: Any) -> None:
     assert argv(make(chat_template=False)) == without
 
 
-def test_vllm_gets_neither_device_nor_a_batch_of_ours() -> None:
-    words = argv(lm_eval(backend="vllm", device="cuda", batch_size="auto"))
+@pytest.mark.parametrize(("fields", "size"), [({}, "auto"), ({"batch_size": "auto"}, "auto"), ({"batch_size": 9}, "9")])
+def test_vllm_gets_neither_device_nor_a_batch_of_ours(fields: dict[str, Any], size: str) -> None:
+    words = argv(lm_eval(backend="vllm", device="cuda", precision="bfloat16", **fields))
     assert value(words, "model") == "vllm"
-    assert value(words, "batch_size") == "auto"
+    assert value(words, "batch_size") == size
+    assert value(words, "model_args") == {"pretrained": "in/model", "dtype": "bfloat16", "seed": 42}
     assert "--device" not in words
+
+
+@pytest.mark.parametrize("make", [lm_eval, evalscope])
+def test_only_a_batch_that_the_recipe_names_is_kept_when_memory_runs_out(make: Any) -> None:
+    for fields, sizes in (({}, [8, 4, 2, 1]), ({"batch_size": "auto"}, [16, 8, 4, 2, 1]), ({"batch_size": 8}, [])):
+        stage = evaluate.stage(make(**fields), model=FOLDER, chat_template=True, offline=True)
+        plumbing, tried = stage.plumbing, []
+        while plumbing is not None and "batch_size" in plumbing:
+            tried.append(plumbing["batch_size"])
+            plumbing = stage.retry("memory", plumbing)
+        assert tried == sizes
+    unnamed, named = (
+        evaluate.stage(make(**f), model=FOLDER, chat_template=True, offline=True) for f in ({}, {"batch_size": 8})
+    )
+    assert unnamed.args == named.args
+
+
+@pytest.mark.parametrize(("make", "off"), [
+    (lm_eval, {"gen_kwargs": {"repetition_penalty": 1.0}}),
+    (evalscope, {"generation": {"extra_body": {"repetition_penalty": 1.0}}}),
+])  # fmt: skip
+def test_a_penalty_that_the_model_brings_along_is_told_with_what_turns_it_off(
+    tmp_path: Path, make: Any, off: Any
+) -> None:
+    def told(text: str, **fields: Any) -> list[str]:
+        (tmp_path / "generation_config.json").write_text(text)
+        stage = evaluate.stage(make(**fields), model=FOLDER, chat_template=True, offline=True)
+        return list(evaluate._penalised(stage, tmp_path))
+
+    assert told("{}") == told('{"repetition_penalty": 1.0}') == told("no JSON") == []
+    [remark] = told('{"repetition_penalty": 1.05}')
+    assert "(1.05)" in remark
+    assert yaml.safe_load(re.findall(r"; (.*) turns it off", remark)[0]) == off
+    assert told('{"repetition_penalty": 1.05}', **off) == []
+    assert told('{"repetition_penalty": 1.05}', generation={"repetition_penalty": 1.0}) if make is evalscope else True
+
+
+@pytest.mark.parametrize(("here", "fields", "words"), [
+    ((), {"device": "cuda"}, "does not import or run on this machine"),
+    (("flash_attention_2",), {"device": "cpu"}, "does not import or run on this machine"),
+    (("flash_attention_2",), {"device": "cuda", "precision": "float32"}, "computes in 16 bit"),
+    (("flash_attention_2",), {"device": "cuda", "precision": "bfloat16"}, None),
+])  # fmt: skip
+def test_flash_attention_of_a_suite_is_looked_for(
+    here: tuple[str, ...], fields: dict[str, Any], words: str | None
+) -> None:
+    gpu = Gpu(name="A100", memory_gb=80, compute_capability=(8, 0))
+    machine = Machine(system="Linux", cpus=8, memory_gb=64, gpus=(gpu,), flash_attention=here)
+    spec, problems = lm_eval(attention="flash_attention_2", **fields), list[str]()
+    _placed(spec, "eval[0]", machine, [], problems)
+    assert [words in problem for problem in problems] == [True] if words else problems == []
 
 
 PROBLEMS = [

@@ -402,6 +402,12 @@ def one(tmp_path: Path, *lines: dict[str, Any]) -> Sample:
     return sample
 
 
+def test_a_likelihood_that_is_no_number_is_no_score(tmp_path: Path) -> None:
+    """lm-eval takes the first NaN for the largest: a model that overflows would answer A to everything."""
+    with pytest.raises(OutputError, match=r"t: item 0 has a likelihood that is no number \(NaN\).*precision"):
+        one(tmp_path, line(resps=[[["-1.5", "True"]], [["nan", "False"]]]))
+
+
 def test_other_shapes_of_lm_eval_items(tmp_path: Path) -> None:
     plain = one(tmp_path, line())
     assert (plain.choices, plain.loglikelihoods, plain.greedy) == (("I", "you"), (-1.5, float("-inf")), (True, False))

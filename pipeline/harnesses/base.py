@@ -51,6 +51,13 @@ FIRST_BATCH = 16
 """What `batch_size: auto` starts with; after each out-of-memory it is half as much."""
 
 
+def first_batch(spec: LmEvalSpec | EvalScopeSpec) -> dict[str, int]:
+    """As plumbing, which is halved when memory runs out; a size that the recipe names is kept as it is."""
+    if spec.batch_size == "auto":
+        return {"batch_size": FIRST_BATCH}
+    return {} if "batch_size" in spec.model_fields_set else {"batch_size": spec.batch_size}
+
+
 def benchmarks(spec: LmEvalSpec | EvalScopeSpec) -> list[Benchmark]:
     """The suite's tasks, bare names turned into entries."""
     entries: Sequence[str | Benchmark] = spec.tasks if isinstance(spec, LmEvalSpec) else spec.datasets

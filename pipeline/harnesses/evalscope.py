@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.bank import prompts as bank_prompts
 from pipeline.command import Command, flags
 from pipeline.endpoint import Endpoint
-from pipeline.harnesses.base import FIRST_BATCH, PLAIN_TEMPLATE, benchmarks, local_data, twice
+from pipeline.harnesses.base import PLAIN_TEMPLATE, benchmarks, first_batch, local_data, twice
 from pipeline.harnesses.evalscope_read import MODEL_ID, read
 from pipeline.stage import Paths, Stage
 from pipeline.suites import EvalScopeSpec
@@ -66,8 +66,9 @@ def plumbing(spec: EvalScopeSpec, endpoint: Endpoint | None = None) -> dict[str,
     judge = {"judge_key_env": spec.judge.key_env} if spec.judge else {}
     if endpoint:
         return {"concurrency": spec.concurrency, "key_env": endpoint.key_env, **judge}
-    auto = {"batch_size": FIRST_BATCH} if spec.batch_size == "auto" else {}
-    return {"device_map": "cpu" if spec.device == "cpu" else "auto", **auto, **judge}
+    # `auto` would put what does not fit into main memory without a word, and be slower by a factor of 10 to 100.
+    device = "cpu" if spec.device == "cpu" else "auto" if spec.gpus > 1 else "cuda:0"
+    return {"device_map": device, **first_batch(spec), **judge}
 
 
 def problems(spec: EvalScopeSpec, *, chat_template: bool, endpoint: Endpoint | None = None) -> list[str]:

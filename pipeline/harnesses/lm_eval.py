@@ -12,7 +12,7 @@ from pipeline.bank import prompts as bank_prompts
 from pipeline.catalog.lookup import is_group
 from pipeline.command import Command, flags
 from pipeline.endpoint import ANSWER_S, Endpoint
-from pipeline.harnesses.base import FILES, FIRST_BATCH, benchmarks, local_data, twice
+from pipeline.harnesses.base import FILES, benchmarks, first_batch, local_data, twice
 from pipeline.harnesses.lm_eval_read import SUITE, read
 from pipeline.provenance import version
 from pipeline.stage import Paths, Stage
@@ -50,6 +50,12 @@ def args(spec: LmEvalSpec, *, chat_template: bool, endpoint: Endpoint | None = N
 
 def _model_args(spec: LmEvalSpec, endpoint: Endpoint | None) -> dict[str, Any]:
     found: dict[str, Any] = {} if endpoint else {"dtype": spec.precision}
+    if not endpoint and spec.backend == "hf" and spec.precision in ("bfloat16", "float16"):
+        # Else log-probabilities and their sums are rounded to 8 or 11 bits: between 64 and 128 to halves under bf16, so
+        # that answers tie and the first one is chosen (lm-eval 0.4.13, models/huggingface.py).
+        found["softmax_dtype"] = "float32"
+    if not endpoint and spec.backend == "vllm":
+        found["seed"] = spec.seed  # its own, for answers that are sampled; --seed does not reach it
     if spec.attention != "auto":
         found["attn_implementation"] = spec.attention
     if spec.enable_thinking is not None and not endpoint:
@@ -76,9 +82,11 @@ def plumbing(spec: LmEvalSpec, endpoint: Endpoint | None = None) -> dict[str, An
     if spec.gpus > 1 and spec.device != "cpu":
         unsafe |= {"gpus": spec.gpus}
     if spec.backend == "vllm":
-        return {**({"batch_size": "auto"} if spec.batch_size == "auto" else {}), **unsafe}
+        # A number is how many requests vLLM gets at a time, and waits for: only one that the recipe names is kept.
+        named = spec.batch_size != "auto" and "batch_size" in spec.model_fields_set
+        return {**({} if named else {"batch_size": "auto"}), **unsafe}
     device = {"device": "cpu" if spec.device == "cpu" else "cuda:0"}
-    return {**device, **({"batch_size": FIRST_BATCH} if spec.batch_size == "auto" else {}), **unsafe}
+    return {**device, **first_batch(spec), **unsafe}
 
 
 def problems(spec: LmEvalSpec, *, chat_template: bool, endpoint: Endpoint | None = None) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep.eval_items import options, question, question_sha256
 from pipeline import jsonl
+from pipeline.errors import OutputError
 from pipeline.results import Sample, doc_key, finite, picked
 
 FACTS = ("id", "subject", "category", "type", "level", "difficulty")
@@ -36,6 +38,11 @@ def _sample(lines: Sequence[Mapping[str, Any]], task: str) -> Sample:
     asked = question(doc) or json.dumps(doc, sort_keys=True, ensure_ascii=False)
     likely = [pair for pair in (_likelihood(response) for response in first["resps"]) if pair]
     written = [str(argument.get("arg_1", "")).strip() for argument in arguments] if likely else []
+    if any(math.isnan(pair[0]) for pair in likely):
+        raise OutputError(
+            f"{task}: item {first['doc_id']} has a likelihood that is no number (NaN), of which lm-eval makes a score "
+            "all the same: the model overflows; set the suite's precision to bfloat16 or float32"
+        )
     given = options(doc)
     # Letters, or one continuation after several contexts (winogrande), do not say what was chosen: the options do.
     opaque = len(set(written)) == 1 or all(len(text.strip("().")) == 1 for text in written)

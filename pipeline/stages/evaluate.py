@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from pipeline.causes import MEMORY
 from pipeline.command import Command
 from pipeline.endpoint import Endpoint
 from pipeline.errors import OutputError
+from pipeline.files import read_json
 from pipeline.harnesses import HARNESSES
 from pipeline.harnesses.base import FILES
 from pipeline.provenance import version
@@ -125,6 +126,8 @@ def _collect(out: Path, stage: Stage, deps: Paths) -> dict[str, Any]:
     if mmlu.ROLE in deps and "model" in deps:
         scores, items, more = mmlu.finish(out, deps["model"], scores, items)
         remarks = [*remarks, *more]
+    if "model" in deps and any(item.output for item in items):
+        remarks = [*remarks, *_penalised(stage, deps["model"])]
     samples.write(out / samples.FILE, items)
     shutil.rmtree(out / CACHE, ignore_errors=True)
     return {
@@ -132,3 +135,22 @@ def _collect(out: Path, stage: Stage, deps: Paths) -> dict[str, Any]:
         "remarks": remarks,
         "samples": len(items),
     }
+
+
+def _penalised(stage: Stage, model: Path) -> Iterator[str]:
+    """What greedy decoding is not: transformers takes what a harness does not say from the model's own file."""
+    told = read_json(model / "generation_config.json")
+    penalty = told.get("repetition_penalty") if isinstance(told, dict) else None
+    if stage.args["backend"] != "hf" or not isinstance(penalty, int | float) or penalty == 1:
+        return
+    # EvalScope 1.14.1 hands a local model only what it knows of its generation config, and all of `extra_body`.
+    scope = "generation" in stage.args
+    given = (stage.args["generation"].get("extra_body") or {}) if scope else stage.args["gen_kwargs"]
+    if "repetition_penalty" not in given:
+        off = (
+            "generation: {extra_body: {repetition_penalty: 1.0}}" if scope else "gen_kwargs: {repetition_penalty: 1.0}"
+        )
+        yield (
+            f"answers are written with the repetition penalty of the model's generation_config.json ({penalty:g}), "
+            f"which counts the prompt's words, too; {off} turns it off"
+        )
