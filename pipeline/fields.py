@@ -62,7 +62,7 @@ _OWN = frozenset(
         "model model_id model_args adapters dataset val_dataset datasets dataset_args tasks output_dir output_path "
         "work_dir add_version no_timestamp log_samples use_cpu device save_only_model check_model report_to "
         "ddp_timeout resume_from_checkpoint save_steps save_total_limit logging_steps merge_lora load_args exist_ok "
-        "push_to_hub api_key api_url eval_type logging_nan_inf_filter"
+        "push_to_hub api_key api_url eval_type logging_nan_inf_filter batch_size eval_batch_size"
     ).split()
 )
 
