@@ -90,9 +90,8 @@ def stage(
     limit = spec.save_total_limit + validates
     # While it trains, one from before the step at which it may turn out to have gone bad; the rest goes at the end.
     lag = health.lag(spec.logging_steps) if spec.health.diverged == "stop" else 0
-    held = max(
-        limit, -(-lag // spec.save_steps) + 1 + (spec.save_steps < lag)
-    )  # one more may be saved while it is ended
+    # (Where saves are frequent, one more may be made while it is being ended.)
+    held = max(limit, -(-lag // spec.save_steps) + 1 + (spec.save_steps < lag))
     return Stage(
         name="train",
         program=("swift", "sft"),

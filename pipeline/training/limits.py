@@ -66,7 +66,7 @@ def scored(train: TrainSpec) -> str | None:
     for flag in ("label_smoothing_factor", "enable_dft_loss", "enable_channel_loss", "loss_type"):
         if given.get(flag):
             return flag
-    if int(str(given.get("sequence_parallel_size", 1))) > 1:
+    if str(given.get("sequence_parallel_size", 1)) != "1":
         return "sequence_parallel_size"
     if "is_binary_loss_scale" in given:
         return None if given["is_binary_loss_scale"] is True else "is_binary_loss_scale"

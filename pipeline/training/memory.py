@@ -99,7 +99,7 @@ def _step(shape: ModelShape, train: TrainSpec, size: int, processes: int) -> int
 def saved(shape: ModelShape, train: TrainSpec) -> int:
     """Bytes of main memory per process that a checkpoint takes for a moment.
 
-    Under ZeRO 1 and 2 every process copies all weights there, of which one then writes its adapter (accelerate 1.14,
+    Under ZeRO 1 and 2 every process copies all weights there, of which one then writes its adapter (accelerate 1.15,
     Accelerator.get_state_dict); ZeRO 3 and plain data parallelism have none.
     """
     return _weights(shape, train, BYTES[precision(train)]) if stage(train) in (1, 2) else 0
